@@ -1,0 +1,12 @@
+//! Files, as everything above wants them: verified while read, whole or absent when written.
+//!
+//! May use `model` and the operating system. Must never know what the bytes mean.
+
+pub mod atomic;
+pub mod hash;
+pub mod limits;
+pub mod lock;
+
+pub use atomic::{sync_folder, write_atomic};
+pub use hash::{Hasher, HashingReader};
+pub use lock::FolderLock;

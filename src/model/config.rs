@@ -1,0 +1,81 @@
+//! `fleetpack.yaml`: how a revision says what its release is.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ImageRef, Platform, ReleaseName, ReleaseVersion, SafePath};
+
+/// Name of the configuration file at the root of a revision.
+pub const FILE_NAME: &str = "fleetpack.yaml";
+
+/// The whole of `fleetpack.yaml`. Unknown fields are errors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReleaseConfig {
+    /// Always `fleetpack.dev/v1`.
+    pub api_version: ConfigVersion,
+    /// Always `Release`.
+    pub kind: ConfigKind,
+    /// What names the release.
+    pub metadata: ConfigMetadata,
+    /// Version of the release. Default: the tag at the revision, else its short hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<ReleaseVersion>,
+    /// Where the manifests are, in order. Default: a root `kustomization.yaml`, else every YAML
+    /// file of the revision that holds Kubernetes objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceConfig>,
+    /// Platforms to take of each image index. Default: all that the index has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
+    /// What to do about images.
+    #[serde(default, skip_serializing_if = "ImagesConfig::is_default")]
+    pub images: ImagesConfig,
+}
+
+/// The one version of the configuration this crate reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum ConfigVersion {
+    /// The first version.
+    #[serde(rename = "fleetpack.dev/v1")]
+    V1,
+}
+
+/// The one kind of configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum ConfigKind {
+    /// A release.
+    Release,
+}
+
+/// What names a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfigMetadata {
+    /// The name of the line of releases.
+    pub name: ReleaseName,
+}
+
+/// One source of manifests: exactly one of the fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum SourceConfig {
+    /// A kustomization folder below the root of the revision.
+    Kustomize(SafePath),
+    /// A YAML file, or a folder whose YAML files are read, folders below it included.
+    Path(SafePath),
+}
+
+/// What to do about images.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Images to carry although no manifest names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<ImageRef>,
+}
+
+impl ImagesConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}

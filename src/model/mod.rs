@@ -1,0 +1,31 @@
+//! Pure values: what the rest of the crate talks about.
+//!
+//! This room parses and prints, and nothing else: no file, no network, no clock, no terminal.
+//! Names that come from outside are types here, and parsing is the only way to make one.
+
+pub mod bundle;
+pub mod class;
+pub mod config;
+pub mod digest;
+pub mod media_type;
+pub mod name;
+pub mod object;
+pub mod path;
+pub mod platform;
+pub mod progress;
+pub mod reference;
+pub mod release;
+
+pub use bundle::BundleHeader;
+pub use class::ErrorClass;
+pub use digest::Digest;
+pub use name::{GitOid, RefName, ReleaseName, ReleaseVersion};
+pub use object::{ObjectId, Origin, RenderedObject};
+pub use path::SafePath;
+pub use platform::Platform;
+pub use progress::{Event, Progress};
+pub use reference::ImageRef;
+pub use release::{
+    AbsentManifest, BlobEntry, GitContent, GitRef, ImageEntry, ObjectEntry, ReferrerEntry, ReleaseDocument,
+    RenderedContent, Usage,
+};

@@ -1,0 +1,204 @@
+//! The release document: everything an archive holds, in archive order.
+//!
+//! It is the config of the release manifest, so the signature over the manifest's bytes binds it,
+//! and with it every digest below. JSON keys stand in the order of the fields here; lists have a
+//! fixed order that each field's comment gives. Reader × writer table: `docs/formats.md`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, GitOid, ImageRef, ObjectId, Origin, Platform, RefName, ReleaseName, ReleaseVersion};
+
+/// The format this crate writes, and the highest it reads.
+pub const FORMAT: u32 = 1;
+
+/// Features that this crate knows; a document that requires another one is refused by name.
+pub const KNOWN_FEATURES: &[&str] = &[];
+
+/// The release document, format 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseDocument {
+    /// Version of the format: 1.
+    pub format: u32,
+    /// Features a reader must know, sorted. A reader refuses one that it does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+    /// Name of the line of releases.
+    pub name: ReleaseName,
+    /// Version of this release.
+    pub version: ReleaseVersion,
+    /// Number that only grows from release to release of a name: the count of commits that the
+    /// revision reaches, unless the build was told another.
+    pub sequence: u64,
+    /// Time of the release: the commit's, or `SOURCE_DATE_EPOCH`.
+    #[schemars(with = "String")]
+    pub created: Timestamp,
+    /// Tool that wrote the archive, with its version: `fleetpack 0.1.0`.
+    pub generator: String,
+    /// The Git history that travels.
+    pub git: GitContent,
+    /// The rendered objects that travel.
+    pub rendered: RenderedContent,
+    /// Images, sorted by reference.
+    pub images: Vec<ImageEntry>,
+    /// Every blob of the archive except the release manifest, this document and the signatures,
+    /// in archive order: (1) indexes, manifests and configs sorted by digest, (2) the git bundle,
+    /// then the layer of rendered manifests, (3) layers and other blobs in the order in which
+    /// `images` first leads to them. No digest stands twice.
+    pub blobs: Vec<BlobEntry>,
+}
+
+/// One blob. The archive's offsets follow from the sizes, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobEntry {
+    /// Content digest.
+    pub digest: Digest,
+    /// Size in bytes.
+    pub size: u64,
+    /// Media type, as the descriptor that leads to the blob states it.
+    pub media_type: String,
+}
+
+/// The Git history of the revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitContent {
+    /// The commit that was built.
+    pub commit: GitOid,
+    /// References that the bundle carries, sorted by name; at least one branch, which the
+    /// site's `HEAD` follows: the first branch.
+    pub refs: Vec<GitRef>,
+    /// Digest of the git bundle, version 2, of the whole history of the references.
+    pub bundle: Digest,
+}
+
+/// One reference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitRef {
+    /// Full name.
+    pub name: RefName,
+    /// Object it names: a commit, or a tag object.
+    pub target: GitOid,
+}
+
+/// The rendered objects: an OCI artifact that Argo CD and Flux accept as a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RenderedContent {
+    /// Digest of the artifact's manifest.
+    pub manifest: Digest,
+    /// Digest of its one layer, a gzip-compressed tar of YAML files.
+    pub layer: Digest,
+    /// The objects, in the order in which the layer holds them.
+    pub objects: Vec<ObjectEntry>,
+}
+
+/// One rendered object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectEntry {
+    /// What names it.
+    #[serde(flatten)]
+    pub id: ObjectId,
+    /// Where it comes from in the revision.
+    pub origin: Origin,
+}
+
+/// One image reference and what it resolves to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageEntry {
+    /// The reference, normalised.
+    pub reference: ImageRef,
+    /// Digest of the manifest or index that it names.
+    pub digest: Digest,
+    /// Media type of that manifest or index.
+    pub media_type: String,
+    /// Platforms carried, in the order of the index; one for a single manifest whose config says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
+    /// Children of the index that were left out because their platform was not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<AbsentManifest>,
+    /// What refers to the image and travels with it, in order of discovery, which is fixed:
+    /// by subject (index first, then its children in order), then by digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub referrers: Vec<ReferrerEntry>,
+    /// Who uses it, in the order of the rendered objects. Empty for one that was asked for by
+    /// `images.include` or `--image` alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_by: Vec<Usage>,
+}
+
+/// A child of an index that the archive does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AbsentManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its platform, where the index says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+}
+
+/// A manifest that refers to an image: a signature, an attestation, an SBOM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReferrerEntry {
+    /// Digest of the referring manifest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// What it refers to.
+    pub subject: Digest,
+    /// Tag under which clients without the referrers API look for it in the image's repository
+    /// (`sha256-….sig`), where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Its artifact type, read from the manifest itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+}
+
+/// One place that uses an image.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// File and line of the object.
+    pub origin: Origin,
+    /// The object.
+    pub object: ObjectId,
+    /// Path of the field: `spec.template.spec.containers[0].image`.
+    pub field: String,
+}
+
+impl ReleaseDocument {
+    /// The blob with `digest`, if the archive holds it.
+    #[must_use]
+    pub fn blob(&self, digest: Digest) -> Option<&BlobEntry> {
+        self.blobs.iter().find(|blob| blob.digest == digest)
+    }
+
+    /// `NAME VERSION`, as people say it.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+
+    /// The branch that the site's `HEAD` follows.
+    #[must_use]
+    pub fn branch(&self) -> Option<&GitRef> {
+        self.git.refs.iter().find(|reference| reference.name.is_branch())
+    }
+
+    /// Repository and tag under which the rendered manifests are served: `fleetpack/NAME:VERSION`.
+    #[must_use]
+    pub fn rendered_name(&self) -> (String, String) {
+        (format!("fleetpack/{}", self.name), self.version.as_tag())
+    }
+}

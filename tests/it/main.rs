@@ -1,0 +1,8 @@
+//! One test program, one file a feature: linking once keeps the inner loop short.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on should stop right there"
+)]
+
+mod layering;
