@@ -72,12 +72,14 @@ free_port() {
 	printf '%s\n' "$port"
 }
 
-# wait_for SECONDS WHAT COMMAND...: until the command succeeds, or die.
+# wait_for SECONDS WHAT COMMAND...: until the command succeeds. Fails when time
+# is up, or at once when the file that $hopeless names is there and not empty.
 wait_for() {
 	local deadline=$((SECONDS + $1)) what=$2
 	shift 2
 	until "$@" >/dev/null 2>&1; do
 		((SECONDS < deadline)) || { say "gave up waiting for $what"; return 1; }
+		[[ ! -s ${hopeless-} ]] || { say "in vain: ended: $(tr '\n' ' ' <"$hopeless")"; return 1; }
 		sleep 0.1
 	done
 }
