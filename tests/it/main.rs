@@ -6,3 +6,4 @@
 )]
 
 mod layering;
+mod support;

@@ -1,0 +1,7 @@
+//! What the tests share: real peers, a scrubbed environment, repositories made on the spot.
+//! One file a purpose; a test module takes what it needs.
+#![allow(dead_code, reason = "each test module uses a part of it")]
+
+pub mod command;
+pub mod repository;
+pub mod testbed;
