@@ -32,5 +32,7 @@ pub const OBJECTS: usize = 100_000;
 pub const CONFIG_FILE: u64 = 4 << 20;
 /// One line of the ledger.
 pub const LEDGER_LINE: u64 = 1 << 20;
+/// The whole ledger: some hundred thousand attempts.
+pub const LEDGER: u64 = 256 << 20;
 /// The body of a registry's error or token answer.
 pub const HTTP_SMALL_BODY: u64 = 1 << 20;
