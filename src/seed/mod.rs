@@ -1,1 +1,63 @@
-//! (room)
+//! Serving what the site holds: images to runtimes, history to Git clients.
+//!
+//! One read-only process: OCI distribution pull, smart HTTP Git, `/healthz`. Beside it stand what
+//! points runtimes here (mirrors) and what asks whether everything is here (gate).
+//!
+//! May use the store, the ledger and what lies below. Must never write to the store, and must
+//! never answer from content that its own checks refused: a connection is cut short instead.
+//!
+//! Names from the network are parsed before anything is looked up, so that no path of a request
+//! ever becomes a path of a file.
+
+mod catalog;
+pub mod content;
+mod git;
+mod registry;
+pub mod server;
+mod stall;
+
+use std::io;
+use std::net::SocketAddr;
+
+pub use content::{Content, Opened, Snapshot};
+pub use server::{Limits, Server};
+
+use crate::model::ErrorClass;
+
+/// Why serving failed. What a single request runs into is answered to its client instead.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// What is to be served cannot be read.
+    #[error("cannot read what is to be served")]
+    Content(#[source] io::Error),
+}
+
+impl SeedError {
+    /// How this error ends the process.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        ErrorClass::Failed
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listen { source, address } if source.kind() == io::ErrorKind::AddrInUse => Some(format!(
+                "another process listens on `{address}`; end it, or choose another address with `--listen`"
+            )),
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("ports below 1024 want root; choose another with `--listen`".to_owned())
+            }
+            _ => None,
+        }
+    }
+}

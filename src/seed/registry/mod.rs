@@ -1,0 +1,421 @@
+//! The pulling half of the OCI Distribution Specification, version 1.1.
+//!
+//! Everything is answered from the catalog, so that a `HEAD` costs a look-up and one `open`;
+//! only the body of a `GET` reads a blob. Writers are told that this registry has no such part.
+
+mod body;
+mod range;
+mod referrers;
+mod route;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+
+use self::range::Part;
+use self::route::{BadPath, Name, Reference, Route};
+use super::content::{Opened, Snapshot};
+use super::server::Shared;
+use crate::fsio::limits;
+use crate::model::Digest;
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const JSON: &str = "application/json";
+
+/// An answer that is an error: status, code of the specification ("Error Codes"), message.
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    fn into_response(self) -> Response {
+        let body = json!({ "errors": [{ "code": self.code, "message": self.message, "detail": null }] });
+        answer_bytes(self.status, JSON, body.to_string().into_bytes())
+    }
+}
+
+impl From<BadPath> for Refusal {
+    fn from(bad: BadPath) -> Self {
+        match bad {
+            BadPath::Unknown => {
+                Self::new(StatusCode::NOT_FOUND, "UNSUPPORTED", "no such part of the distribution API")
+            }
+            BadPath::Name(name) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "NAME_INVALID",
+                format!("`{name}` is not a repository, with or without its registry"),
+            ),
+            BadPath::Tag(tag) => {
+                Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", format!("`{tag}` is not a tag"))
+            }
+            BadPath::Digest(why) => Self::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", why),
+        }
+    }
+}
+
+/// Answers a request below `/v2`.
+pub(super) async fn answer(shared: &Shared, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let head = parts.method == Method::HEAD;
+    let mut response = match respond(shared, &parts).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    };
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    if head {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+async fn respond(shared: &Shared, request: &Parts) -> Result<Response, Refusal> {
+    let query = Query::parse(request.uri.query().unwrap_or_default());
+    let route = route::parse(request.uri.path(), query.namespace.as_deref())?;
+    if !matches!(request.method, Method::GET | Method::HEAD) || route == Route::Upload {
+        let mut response =
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")
+                .into_response();
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    let snapshot = shared.content.snapshot().map_err(|error| broken(shared, None, &error))?;
+    let catalog = &snapshot.catalog;
+    match route {
+        Route::Base | Route::Upload => Ok(answer_bytes(StatusCode::OK, JSON, b"{}".to_vec())),
+        Route::Catalog => {
+            let all = catalog.repositories();
+            Ok(page(&query, &all, "/v2/_catalog", |part| json!({ "repositories": part })))
+        }
+        Route::Tags(name) => {
+            let tags = catalog
+                .tags(name.registry.as_deref(), &name.repository)
+                .ok_or_else(|| unknown_name(&name))?;
+            let path = format!("/v2/{}/tags/list", name.asked);
+            Ok(page(&query, &tags, &path, |part| json!({ "name": name.asked, "tags": part })))
+        }
+        Route::Manifest(name, reference) => manifest(shared, request, &snapshot, &name, &reference).await,
+        Route::Blob(name, digest) => {
+            if catalog.blob(digest).is_none() {
+                return Err(unknown_blob(&name, digest));
+            }
+            blob(shared, request, &name, digest).await
+        }
+        Route::Referrers(name, digest) => {
+            referrers::answer(shared, &snapshot, &name, digest, query.artifact_type.as_deref()).await
+        }
+    }
+}
+
+fn unknown_name(name: &Name) -> Refusal {
+    let why = match &name.registry {
+        Some(registry) => format!("no release holds `{registry}/{}`", name.repository),
+        None => format!("no release holds `{}`", name.repository),
+    };
+    Refusal::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", why)
+}
+
+fn unknown_blob(name: &Name, digest: Digest) -> Refusal {
+    let why = format!("no release holds blob `{digest}`, asked for in `{}`", name.asked);
+    Refusal::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", why)
+}
+
+fn unknown_manifest(name: &Name, reference: &str) -> Refusal {
+    let why = format!("no release holds `{reference}` of `{}`", name.asked);
+    Refusal::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", why)
+}
+
+/// The content let us down: the operator hears why, the client that it is not its fault.
+fn broken(shared: &Shared, digest: Option<Digest>, error: &std::io::Error) -> Refusal {
+    let what = digest.map_or_else(|| "the catalog".to_owned(), |digest| format!("blob `{digest}`"));
+    shared.progress.warn(format!("cannot read {what}: {error}"));
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", format!("{what} cannot be read"))
+}
+
+async fn manifest(
+    shared: &Shared,
+    request: &Parts,
+    snapshot: &Snapshot,
+    name: &Name,
+    reference: &Reference,
+) -> Result<Response, Refusal> {
+    let (digest, asked) = match reference {
+        Reference::Digest(digest) => (*digest, digest.to_string()),
+        Reference::Tag(tag) => {
+            let found = snapshot.catalog.resolve_tag(name.registry.as_deref(), &name.repository, tag);
+            (found.ok_or_else(|| unknown_manifest(name, tag))?, tag.clone())
+        }
+    };
+    let entry = snapshot.catalog.manifest(digest).ok_or_else(|| unknown_manifest(name, &asked))?;
+    let opened = open(shared, digest).await?.ok_or_else(|| unknown_manifest(name, &asked))?;
+    if unchanged(&request.headers, digest) {
+        return Ok(labelled(StatusCode::NOT_MODIFIED, digest, None));
+    }
+    let mut response = labelled(StatusCode::OK, digest, Some(opened.size));
+    let media_type = HeaderValue::from_str(&entry.media_type)
+        .map_err(|_| broken(shared, Some(digest), &std::io::ErrorKind::InvalidData.into()))?;
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    if request.method == Method::GET {
+        *response.body_mut() = Body::from(read_whole(shared, digest, opened, limits::MANIFEST).await?);
+    }
+    Ok(response)
+}
+
+async fn blob(shared: &Shared, request: &Parts, name: &Name, digest: Digest) -> Result<Response, Refusal> {
+    let mut opened = open(shared, digest).await?.ok_or_else(|| unknown_blob(name, digest))?;
+    let headers = &request.headers;
+    if unchanged(headers, digest) {
+        return Ok(labelled(StatusCode::NOT_MODIFIED, digest, None));
+    }
+    // RFC 9110, section 13.1.5: a range under a condition that does not hold is no range. There
+    // are no dates here, so that a date never holds.
+    let condition = headers.get(header::IF_RANGE);
+    let part = match headers.get(header::RANGE).and_then(|value| value.to_str().ok()) {
+        Some(range) if condition.is_none_or(|value| *value == etag(digest)) => {
+            range::parse(range, opened.size)
+        }
+        _ => Part::Whole,
+    };
+    let get = request.method == Method::GET;
+    let (mut response, start, length) = match part {
+        Part::Whole => (labelled(StatusCode::OK, digest, Some(opened.size)), 0, opened.size),
+        // RFC 9110, section 14.2: a server ignores `Range` on anything but a GET.
+        Part::Bytes(..) | Part::Outside if !get => {
+            (labelled(StatusCode::OK, digest, Some(opened.size)), 0, opened.size)
+        }
+        Part::Outside => {
+            let mut response = Refusal::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "RANGE_INVALID",
+                format!("blob `{digest}` has {} bytes", opened.size),
+            )
+            .into_response();
+            response.headers_mut().insert(header::CONTENT_RANGE, content_range(None, opened.size));
+            return Ok(response);
+        }
+        Part::Bytes(start, length) => {
+            if opened.unproved.is_some() {
+                // A part proves nothing about itself: the whole is hashed before any of it leaves.
+                opened = tokio::task::spawn_blocking(move || opened.prove().map(|()| opened))
+                    .await
+                    .map_err(std::io::Error::other)
+                    .flatten()
+                    .map_err(|error| broken(shared, Some(digest), &error))?;
+            }
+            let mut response = labelled(StatusCode::PARTIAL_CONTENT, digest, Some(length));
+            let range = content_range(Some((start, length)), opened.size);
+            response.headers_mut().insert(header::CONTENT_RANGE, range);
+            (response, start, length)
+        }
+    };
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, octets);
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if get {
+        *response.body_mut() = body::stream(opened, start, length, shared.progress.clone(), digest);
+    }
+    Ok(response)
+}
+
+/// Opens a blob; `None` when it is not there, although the catalog knows it.
+async fn open(shared: &Shared, digest: Digest) -> Result<Option<Opened>, Refusal> {
+    let content = shared.content.clone();
+    let opened = tokio::task::spawn_blocking(move || content.open(digest)).await;
+    match opened.map_err(std::io::Error::other).flatten() {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            shared.progress.warn(format!("blob `{digest}` is listed by a release, but not there"));
+            Ok(None)
+        }
+        Err(error) => Err(broken(shared, Some(digest), &error)),
+    }
+}
+
+/// All bytes of a small blob, proved.
+async fn read_whole(
+    shared: &Shared,
+    digest: Digest,
+    mut opened: Opened,
+    limit: u64,
+) -> Result<Vec<u8>, Refusal> {
+    let read = move || {
+        let too_large = || std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than a manifest");
+        let size = usize::try_from(opened.size).map_err(|_| too_large())?;
+        if opened.size > limit {
+            return Err(too_large());
+        }
+        let bytes = opened.read_at(0, size)?;
+        if let Some(unproved) = opened.unproved.take() {
+            let mut hasher = crate::fsio::Hasher::new();
+            hasher.update(&bytes);
+            unproved.settle(hasher)?;
+        }
+        Ok(bytes)
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| broken(shared, Some(digest), &error))
+}
+
+fn etag(digest: Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+/// Whether the client has `digest` already (RFC 9110, section 13.1.2).
+fn unchanged(headers: &HeaderMap, digest: Digest) -> bool {
+    let etag = etag(digest);
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|one| {
+            let one = one.trim();
+            one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag
+        })
+    })
+}
+
+fn content_range(part: Option<(u64, u64)>, size: u64) -> HeaderValue {
+    let text = match part {
+        Some((start, length)) => format!("bytes {start}-{}/{size}", start + length.saturating_sub(1)),
+        None => format!("bytes */{size}"),
+    };
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("bytes */*"))
+}
+
+/// An answer without a body that says whose it is. Content under a digest never changes, but a
+/// tag does, so that nobody between may keep either without asking.
+fn labelled(status: StatusCode, digest: Digest, length: Option<u64>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if let (Ok(label), Ok(etag)) =
+        (HeaderValue::from_str(&digest.to_string()), HeaderValue::from_str(&etag(digest)))
+    {
+        headers.insert(CONTENT_DIGEST, label);
+        headers.insert(header::ETAG, etag);
+    }
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn answer_bytes(status: StatusCode, media_type: &'static str, bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    *response.body_mut() = bytes.into();
+    response
+}
+
+/// One page of a sorted list ("Listing Tags"): at most `n` entries after `last`, and a link to
+/// the next page where there is one.
+fn page(
+    query: &Query,
+    all: &[String],
+    path: &str,
+    body: impl FnOnce(&[String]) -> serde_json::Value,
+) -> Response {
+    let from = query.last.as_deref().map_or(0, |last| all.partition_point(|entry| entry.as_str() <= last));
+    let rest = &all[from..];
+    let part = &rest[..query.n.unwrap_or(rest.len()).min(rest.len())];
+    let mut response = answer_bytes(StatusCode::OK, JSON, body(part).to_string().into_bytes());
+    if let (Some(last), true) = (part.last(), part.len() < rest.len()) {
+        let namespace = query.namespace.as_ref().map(|ns| format!("&ns={ns}")).unwrap_or_default();
+        let link = format!("<{path}?n={}&last={last}{namespace}>; rel=\"next\"", part.len());
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            response.headers_mut().insert(header::LINK, link);
+        }
+    }
+    response
+}
+
+/// The parameters that the API knows; others are ignored.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Query {
+    n: Option<usize>,
+    last: Option<String>,
+    namespace: Option<String>,
+    artifact_type: Option<String>,
+}
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        let mut query = Self::default();
+        for pair in text.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            // `+` means a space in a form, but media types hold it (`…+json`) and clients do not
+            // always escape it; no value here ever holds a space.
+            let Some(value) = route::decode(value) else { continue };
+            match key {
+                "n" => query.n = value.parse().ok(),
+                "last" => query.last = Some(value),
+                "ns" => query.namespace = Some(value),
+                "artifactType" => query.artifact_type = Some(value),
+                _ => {}
+            }
+        }
+        query
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries() {
+        let query = Query::parse("n=2&last=1.0&ns=docker.io&artifactType=application%2Fx+json&z=1&n");
+        assert_eq!(query.last.as_deref(), Some("1.0"));
+        assert_eq!(query.namespace.as_deref(), Some("docker.io"));
+        assert_eq!(query.artifact_type.as_deref(), Some("application/x+json"));
+        assert_eq!(Query::parse("n=2").n, Some(2));
+        assert_eq!(Query::parse("n=-2").n, None);
+    }
+
+    #[test]
+    fn pages() {
+        let all: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        let link = |query: &str| {
+            let response = page(&Query::parse(query), &all, "/v2/x/tags/list", |part| json!(part.len()));
+            response.headers().get(header::LINK).map(|link| link.to_str().unwrap().to_owned())
+        };
+        assert_eq!(link(""), None);
+        assert_eq!(link("n=2").as_deref(), Some("</v2/x/tags/list?n=2&last=b>; rel=\"next\""));
+        assert_eq!(
+            link("n=1&last=bb&ns=x.y").as_deref(),
+            Some("</v2/x/tags/list?n=1&last=c&ns=x.y>; rel=\"next\"")
+        );
+        assert_eq!(link("n=2&last=b"), None);
+        assert_eq!(link("n=0"), None);
+    }
+
+    #[test]
+    fn conditions() {
+        let digest = Digest::of(b"x");
+        let with = |value: String| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
+            unchanged(&headers, digest)
+        };
+        assert!(with(format!("\"{digest}\"")));
+        assert!(with(format!("\"other\", W/\"{digest}\"")));
+        assert!(with("*".into()));
+        assert!(!with("\"other\"".into()));
+        assert!(!with(digest.to_string()));
+    }
+}
