@@ -1,1 +1,14 @@
-//! (room)
+//! Keys, signatures, and the one door through which a release becomes [`Verified`].
+//!
+//! May use `archive`, `fsio` and `model`, and hash nothing but what it is handed. Must never touch
+//! the network, a clock or a trust root: what counts is a public key that the caller names.
+
+mod bundle;
+mod keys;
+mod private;
+mod verify;
+
+pub use bundle::sign;
+pub use keys::{KeyError, PublicKey};
+pub use private::{KeyFile, NewKeyPair, PrivateKey, write_key_pair};
+pub use verify::{Finding, Signer, Verified, VerifyError, verify_manifest};
