@@ -4,6 +4,7 @@
 # Callers have set `set -euo pipefail`. Nothing here writes to stdout except
 # the functions whose purpose is to answer with a value.
 
+# shellcheck disable=SC2034 # for those who source this
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 TESTBED=${FLEETPACK_TESTBED:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/fleetpack/testbed}
 mkdir -p "$TESTBED"
@@ -22,6 +23,7 @@ start_time() {
 	# Field 22, counted after the closing bracket of the process's own name,
 	# because that name may contain blanks.
 	stat=${stat##*) }
+	# shellcheck disable=SC2086 # into its fields
 	set -- $stat
 	# A zombie is dead for every purpose here.
 	[[ $1 == Z ]] || printf '%s\n' "${20}"

@@ -131,7 +131,7 @@ func run(o options) (v1.Hash, error) {
 	}
 	for i, image := range images {
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add:        image,
+			Add:        plain{image},
 			Descriptor: v1.Descriptor{Platform: &platforms[i]},
 		})
 	}
@@ -143,6 +143,14 @@ func run(o options) (v1.Hash, error) {
 	}
 	return index.Digest()
 }
+
+// plain is an image whose descriptor in an index has no artifactType, as every
+// real builder writes it. go-containerregistry would put the config's media type
+// there.
+type plain struct{ v1.Image }
+
+// ArtifactType is looked for by go-containerregistry's partial.Descriptor.
+func (plain) ArtifactType() (string, error) { return "", nil }
 
 func (o options) image(layers []v1.Layer, platform v1.Platform) (v1.Image, error) {
 	image := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
