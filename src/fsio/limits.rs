@@ -36,3 +36,25 @@ pub const LEDGER_LINE: u64 = 1 << 20;
 pub const LEDGER: u64 = 256 << 20;
 /// The body of a registry's error or token answer.
 pub const HTTP_SMALL_BODY: u64 = 1 << 20;
+/// One Git object, inflated. The largest that well-known hosts take is a fifth of it.
+pub const GIT_OBJECT: usize = 512 << 20;
+/// Git objects of one history.
+pub const GIT_OBJECTS: usize = 10_000_000;
+/// A Git object made by applying a delta: this crate writes none above an eighth of it.
+pub const GIT_DELTA_RESULT: u64 = 64 << 20;
+/// What all objects of a pack may inflate to: this, plus [`GIT_INFLATE_RATIO`] times the pack.
+pub const GIT_INFLATE_BASE: u64 = 256 << 20;
+/// See [`GIT_INFLATE_BASE`]. Long histories of large files reach some hundreds.
+pub const GIT_INFLATE_RATIO: u64 = 2_000;
+/// Files of one revision.
+pub const GIT_FILES: usize = 500_000;
+/// All files of one revision together.
+pub const GIT_TREE: u64 = 8 << 30;
+/// Length of a path in a revision.
+pub const GIT_PATH: usize = 4_096;
+/// The target of a symbolic link in a revision.
+pub const GIT_SYMLINK: u64 = 4_096;
+/// A Git bundle up to this size stays in memory between measuring and writing.
+pub const GIT_BUNDLE_IN_MEMORY: u64 = 32 << 20;
+/// The record file of a Git generation.
+pub const GIT_RECORD: u64 = 4 << 20;

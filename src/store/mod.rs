@@ -4,6 +4,7 @@
 //! name before it is whole and synced, write without the lock, or touch a blob of a kept release.
 
 pub mod catalog;
+pub mod git;
 #[cfg(test)]
 mod samples;
 

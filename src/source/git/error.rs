@@ -1,0 +1,212 @@
+//! What can go wrong between a repository and its revision's tree or bundle.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::model::ErrorClass;
+use crate::store::git::{TreeFault, WalkError};
+
+/// An error of the build side of Git.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// There is no repository, or it cannot be read.
+    #[error("no git repository at `{}` or above it: {why}", path.display())]
+    Open {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// The repository names its objects by another hash.
+    #[error("the repository `{}` uses object format `{found}`, wanted `sha1`", path.display())]
+    ObjectFormat {
+        /// The repository.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+    },
+    /// The clone does not hold the whole history.
+    #[error("the repository `{}` is a shallow clone, wanted the whole history", path.display())]
+    Shallow {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// The revision is not one that can be looked up.
+    #[error("`{revision}` is not a revision: {why}")]
+    Revision {
+        /// As it was asked for.
+        revision: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing has that name.
+    #[error("revision `{revision}` is not in the repository `{}`{}", path.display(), near(near_matches))]
+    Unknown {
+        /// As it was asked for.
+        revision: String,
+        /// The repository.
+        path: PathBuf,
+        /// Branches and tags with a name like it.
+        near_matches: Vec<String>,
+        /// What git's rules say about it.
+        why: String,
+    },
+    /// Several things have that name.
+    #[error("revision `{revision}` is ambiguous: it names {}", candidates.join(" and "))]
+    Ambiguous {
+        /// As it was asked for.
+        revision: String,
+        /// What it may mean.
+        candidates: Vec<String>,
+    },
+    /// The revision leads to something else than a commit.
+    #[error("revision `{revision}` names a {found}, wanted a commit")]
+    NotACommit {
+        /// As it was asked for.
+        revision: String,
+        /// What it names.
+        found: String,
+    },
+    /// A reference has a name that cannot travel.
+    #[error("reference `{name}` cannot travel: {why}")]
+    RefName {
+        /// Its full name.
+        name: String,
+        /// The rule it breaks.
+        why: String,
+    },
+    /// The history cannot be read to its end.
+    #[error("cannot read the history in `{}`: {source}", path.display())]
+    History {
+        /// The repository.
+        path: PathBuf,
+        /// Whether the clone says that it was made without some objects.
+        partial: bool,
+        /// The cause.
+        source: WalkError,
+    },
+    /// The revision's tree breaks a rule.
+    #[error("folder `{folder}` of the revision: {fault}")]
+    Tree {
+        /// The folder, `.` for the root.
+        folder: String,
+        /// The rule.
+        fault: TreeFault,
+    },
+    /// A path of the revision cannot be used.
+    #[error("path `{path}` of the revision {why}")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The revision holds a submodule.
+    #[error("`{path}` of the revision is a submodule, whose content lies in another repository")]
+    Submodule {
+        /// Where it is.
+        path: String,
+    },
+    /// The revision holds a Git LFS pointer.
+    #[error("`{path}` of the revision is a Git LFS pointer, whose content lies outside Git")]
+    Lfs {
+        /// Where it is.
+        path: String,
+    },
+    /// The revision is larger than this program takes.
+    #[error("the revision holds more than {limit} {what}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// A file is larger than its reader takes.
+    #[error("file `{path}` of the revision is {found} bytes long, wanted at most {limit}")]
+    FileTooLarge {
+        /// Where it is.
+        path: String,
+        /// Its size.
+        found: u64,
+        /// The bound.
+        limit: u64,
+    },
+    /// There is no such file.
+    #[error("file `{path}` is not in the revision")]
+    NoFile {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// A file could not be written while the tree was exported.
+    #[error("cannot write `{}`", path.display())]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The bundle could not be written.
+    #[error("cannot write the git bundle")]
+    Write(#[source] io::Error),
+    /// Hashing or deflating failed.
+    #[error("cannot pack {what}: {why}")]
+    Hash {
+        /// The object.
+        what: String,
+        /// The cause.
+        why: String,
+    },
+    /// The state of the work tree cannot be told.
+    #[error("cannot compare the work tree with its commit: {why}")]
+    Status {
+        /// The cause.
+        why: String,
+    },
+}
+
+fn near(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; there is `{}`", names.join("`, `")) }
+}
+
+impl GitError {
+    /// The class that decides the exit code.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::Revision { .. } => ErrorClass::Usage,
+            Self::Shallow { .. } | Self::Submodule { .. } | Self::Lfs { .. } => ErrorClass::Incomplete,
+            Self::History { source: WalkError::Missing { .. }, .. } => ErrorClass::Incomplete,
+            _ => ErrorClass::Failed,
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Shallow { .. } => "fetch the rest of the history: git fetch --unshallow".to_owned(),
+            Self::ObjectFormat { .. } => {
+                "convert the repository: sites that follow Git know 40-digit names only".to_owned()
+            }
+            Self::Ambiguous { candidates, .. } if candidates.iter().any(|name| name.starts_with("refs/")) => {
+                "write the full name".to_owned()
+            }
+            Self::Ambiguous { .. } => "write more digits of the hash".to_owned(),
+            Self::Unknown { .. } => "list what there is: git branch --all; git tag".to_owned(),
+            Self::Submodule { .. } => {
+                "copy what the release needs of it into the repository (git subtree does), or leave it out"
+                    .to_owned()
+            }
+            Self::Lfs { .. } => {
+                "store the file in Git itself (git lfs migrate export), or leave it out".to_owned()
+            }
+            Self::History { partial: true, .. } => {
+                "the clone was made with `--filter`: clone again without it".to_owned()
+            }
+            Self::History { source: WalkError::Missing { .. }, .. } => {
+                "the repository is damaged: see git fsck, and clone again".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! The site side of Git: bundles become generations of bare repositories that are switched whole.
+//!
+//! May use `model`, `fsio` and gix. Must never run a program, follow a reference out of the store,
+//! or change a generation after it has its final name.
+//!
+//! [`object`] and [`walk`] are also what the build side reads histories with, so that both sides
+//! mean the same by "everything that a reference reaches".
+
+pub mod object;
+pub mod walk;
+
+pub use object::TreeFault;
+pub use walk::{Closure, Objects, WalkError};
