@@ -5,5 +5,6 @@
     reason = "a test that cannot go on should stop right there"
 )]
 
+mod git;
 mod layering;
 mod support;

@@ -174,8 +174,10 @@ impl GitError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::Revision { .. } => ErrorClass::Usage,
-            Self::Shallow { .. } | Self::Submodule { .. } | Self::Lfs { .. } => ErrorClass::Incomplete,
-            Self::History { source: WalkError::Missing { .. }, .. } => ErrorClass::Incomplete,
+            Self::Shallow { .. }
+            | Self::Submodule { .. }
+            | Self::Lfs { .. }
+            | Self::History { source: WalkError::Missing { .. }, .. } => ErrorClass::Incomplete,
             _ => ErrorClass::Failed,
         }
     }

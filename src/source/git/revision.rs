@@ -89,7 +89,7 @@ impl Repository {
             if let Some(name) = head.referent_name() {
                 let name = name.as_bstr().to_str_lossy().into_owned();
                 if name.starts_with("refs/heads/") {
-                    let found = self.reference(&local, &name).ok_or_else(|| GitError::Unknown {
+                    let found = reference(&local, &name).ok_or_else(|| GitError::Unknown {
                         revision: revision.to_owned(),
                         path: self.path.clone(),
                         near_matches: Vec::new(),
@@ -107,7 +107,7 @@ impl Repository {
             let mut found: Vec<(String, ObjectId)> = names
                 .into_iter()
                 .filter(|name| name.starts_with("refs/heads/") || name.starts_with("refs/tags/"))
-                .filter_map(|name| self.reference(&local, &name).map(|target| (name, target)))
+                .filter_map(|name| reference(&local, &name).map(|target| (name, target)))
                 .collect();
             if found.len() > 1 {
                 let candidates = found.into_iter().map(|(name, _)| name).collect();
@@ -130,16 +130,6 @@ impl Repository {
             .map_err(|error| self.not_parsed(revision, &error))?
             .detach();
         Ok((RevisionKind::Hash, target))
-    }
-
-    /// What a reference of exactly this full name points at (symbolic ones followed, tags not).
-    fn reference(&self, local: &gix::Repository, name: &str) -> Option<ObjectId> {
-        let full = gix::refs::FullName::try_from(name).ok()?;
-        let mut reference = local.try_find_reference(full.as_ref()).ok()??;
-        if reference.name().as_bstr() != name {
-            return None;
-        }
-        reference.follow_to_object().ok().map(gix::Id::detach)
     }
 
     fn not_parsed(&self, revision: &str, error: &gix::Error) -> GitError {
@@ -197,15 +187,15 @@ impl Repository {
         let sequence =
             walk::commits(&mut objects, &[commit]).map_err(|source| self.walk_error(source))?.len() as u64;
         let name = git_oid(&commit)?;
-        let reference = |name: &str, target: &GitOid| {
+        let travels = |name: &str, target: &GitOid| {
             Ok::<_, GitError>(GitRef { name: ref_name(name)?, target: target.clone() })
         };
         let mut refs = match &kind {
-            RevisionKind::Branch(branch) => vec![reference(branch.as_str(), &name)?],
+            RevisionKind::Branch(branch) => vec![travels(branch.as_str(), &name)?],
             RevisionKind::Tag(tag, target) => {
-                vec![reference(RELEASE_BRANCH, &name)?, reference(tag.as_str(), target)?]
+                vec![travels(RELEASE_BRANCH, &name)?, travels(tag.as_str(), target)?]
             }
-            RevisionKind::Hash => vec![reference(RELEASE_BRANCH, &name)?],
+            RevisionKind::Hash => vec![travels(RELEASE_BRANCH, &name)?],
         };
         refs.sort_by(|a, b| a.name.cmp(&b.name));
         let tag_at = match &kind {
@@ -246,6 +236,16 @@ impl Repository {
             .max()
             .map(|(.., short)| short)
     }
+}
+
+/// What a reference of exactly this full name points at (symbolic ones followed, tags not).
+fn reference(local: &gix::Repository, name: &str) -> Option<ObjectId> {
+    let full = gix::refs::FullName::try_from(name).ok()?;
+    let mut reference = local.try_find_reference(full.as_ref()).ok()??;
+    if reference.name().as_bstr() != name {
+        return None;
+    }
+    reference.follow_to_object().ok().map(gix::Id::detach)
 }
 
 fn is_full_hash(text: &str) -> bool {

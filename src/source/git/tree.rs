@@ -214,7 +214,7 @@ impl Tree {
     /// When a file cannot be read or written; what was written until then stays.
     pub fn export(&self, folder: &Path) -> Result<Vec<String>, GitError> {
         let mut objects = self.repository.objects();
-        let mut made = BTreeSet::new();
+        let mut folders = BTreeSet::new();
         let mut links = BTreeMap::new();
         for file in &self.files {
             if file.mode == FileMode::Symlink {
@@ -224,7 +224,7 @@ impl Tree {
             let bytes = self.content(&mut objects, file, limits::GIT_OBJECT as u64)?;
             let path = folder.join(&file.path);
             let export = |source| GitError::Export { path: path.clone(), source };
-            make_parents(folder, &file.path, &mut made)?;
+            make_parents(folder, &file.path, &mut folders)?;
             let mode = if file.mode == FileMode::Executable { 0o755 } else { 0o644 };
             fs::OpenOptions::new()
                 .write(true)
@@ -238,7 +238,7 @@ impl Tree {
         let mut warnings = Vec::new();
         for (path, target) in &links {
             if stays_inside(path, &links) {
-                make_parents(folder, path, &mut made)?;
+                make_parents(folder, path, &mut folders)?;
                 let at = folder.join(path);
                 std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), &at)
                     .map_err(|source| GitError::Export { path: at, source })?;

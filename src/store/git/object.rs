@@ -195,16 +195,8 @@ pub fn check_tree(data: &[u8]) -> Result<Vec<TreeEntry<'_>>, TreeFault> {
             _ => return Err(TreeFault::Mode { name: lossy(name), mode }),
         };
         let link = (kind == EntryKind::Symlink).then_some(gix::validate::path::component::Mode::Symlink);
-        gix::validate::path::component(
-            name.as_bstr(),
-            link,
-            gix::validate::path::component::Options {
-                protect_windows: false,
-                protect_hfs: true,
-                protect_ntfs: true,
-            },
-        )
-        .map_err(|error| TreeFault::Name { name: lossy(name), why: error.to_string() })?;
+        check_name(name, link)
+            .map_err(|error| TreeFault::Name { name: lossy(name), why: error.to_string() })?;
         if !names.insert(name) {
             return Err(TreeFault::Duplicate { name: lossy(name) });
         }
@@ -216,6 +208,23 @@ pub fn check_tree(data: &[u8]) -> Result<Vec<TreeEntry<'_>>, TreeFault> {
         entries.push(TreeEntry { kind, name, oid });
     }
     Ok(entries)
+}
+
+/// Checks a name as git does, on every file system at once: where a backslash separates, what
+/// stands between backslashes is a name too.
+fn check_name(
+    name: &[u8],
+    link: Option<gix::validate::path::component::Mode>,
+) -> Result<(), gix::validate::path::component::Error> {
+    let options = gix::validate::path::component::Options {
+        protect_windows: false,
+        protect_hfs: true,
+        protect_ntfs: true,
+    };
+    gix::validate::path::component(name.as_bstr(), link, options)?;
+    name.split_str(b"\\")
+        .filter(|part| !part.is_empty())
+        .try_for_each(|part| gix::validate::path::component(part.as_bstr(), link, options).map(|_| ()))
 }
 
 /// Git orders entries by name, folders as if their name ended with a slash.
