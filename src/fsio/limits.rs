@@ -58,3 +58,7 @@ pub const GIT_SYMLINK: u64 = 4_096;
 pub const GIT_BUNDLE_IN_MEMORY: u64 = 32 << 20;
 /// The record file of a Git generation.
 pub const GIT_RECORD: u64 = 4 << 20;
+/// One answer of an API server, a page of a list included.
+pub const API_ANSWER: u64 = 64 << 20;
+/// Members of one inventory that are looked at.
+pub const MEMBERS_OF_SET: usize = 200_000;

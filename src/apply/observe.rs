@@ -1,0 +1,642 @@
+//! What the cluster holds of a release, and what it would say to it: server-side dry run of
+//! every object. Changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use serde_json::{Value, json};
+
+use super::client::{Call, CallError, shorten};
+use super::diff::without_server_fields;
+use super::discovery::{Discovery, Resource, brought, is_definition, is_namespace};
+use super::inventory::{self, Contents, PART_OF, Parent};
+use super::members::{Depth, Member, members};
+use super::order::{Place, place};
+use super::{ApplyError, Cluster, MissingKind, MissingNamespace, ReleaseObjects};
+use crate::fsio::limits;
+use crate::model::plan::TakenOver;
+use crate::model::{Event, ObjectId, Origin, Progress, RenderedObject};
+
+/// Calls at the same time: a small API server serves them without shedding load.
+const AT_ONCE: usize = 8;
+/// How long one call is tried again.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Warnings that are kept.
+const WARNINGS: usize = 50;
+
+/// What a cluster holds of a release and what it would do with it.
+#[derive(Debug)]
+pub struct Observation {
+    /// The release; its objects are in `objects`, resolved.
+    pub(super) release: ReleaseObjects,
+    pub(super) server: String,
+    pub(super) default_namespace: String,
+    /// In the order of work.
+    pub(super) objects: Vec<Observed>,
+    pub(super) members: Vec<Member>,
+    pub(super) parent: Option<Parent>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// An object as it is to be applied.
+#[derive(Debug, Clone)]
+pub(super) struct Desired {
+    pub(super) id: ObjectId,
+    pub(super) origin: Origin,
+    pub(super) value: Value,
+    pub(super) resource: Resource,
+    pub(super) place: Place,
+}
+
+impl Desired {
+    pub(super) fn path(&self) -> String {
+        self.resource.path(self.id.namespace.as_deref(), Some(&self.id.name))
+    }
+}
+
+/// An object, what is there of it, and what the server says to it.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) desired: Desired,
+    pub(super) live: Option<Value>,
+    pub(super) trial: Trial,
+}
+
+/// What a dry run said.
+#[derive(Debug)]
+pub(super) enum Trial {
+    /// The object as it would be.
+    Result { value: Value, taken: Vec<TakenOver> },
+    /// The server cannot try it yet.
+    Unchecked { why: String },
+    /// The object is there, and what differs can never change.
+    Immutable { why: String },
+    /// The server would refuse it.
+    Refused { why: String, forbidden: bool },
+}
+
+impl Observation {
+    /// The kinds and namespaces of the release's objects.
+    pub(super) fn contents(&self) -> Contents {
+        let mut contents = Contents::default();
+        for observed in &self.objects {
+            contents.kinds.insert(observed.desired.resource.group_kind());
+            contents.namespaces.extend(observed.desired.id.namespace.clone());
+        }
+        contents
+    }
+
+    /// How many objects the release has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Never: a release without objects is refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+/// Looks at everything the release would touch. Changes nothing.
+///
+/// # Errors
+///
+/// When the cluster lacks a kind or a namespace that the release needs, a namespace is being
+/// deleted, an object cannot be applied as it stands, or the server does not answer. What the
+/// server would refuse is not an error here but in [`super::plan`], where all of it is told.
+pub async fn observe(
+    cluster: &Cluster,
+    mut release: ReleaseObjects,
+    progress: &dyn Progress,
+) -> Result<Observation, ApplyError> {
+    let rendered = std::mem::take(&mut release.objects);
+    if rendered.is_empty() {
+        return Err(ApplyError::Empty);
+    }
+    progress.event(Event::Start {
+        title: format!("trying {} objects on Kubernetes {}", rendered.len(), cluster.server_version()),
+        bytes: None,
+    });
+    let mut looker = Looker { cluster, discovery: Discovery::default(), warnings: Vec::new() };
+    let parent = looker.parent(&release).await?;
+    let default_namespace = parent
+        .as_ref()
+        .and_then(|parent| parent.default_namespace.clone())
+        .unwrap_or_else(|| cluster.default_namespace().to_owned());
+    let set = inventory::apply_set_id(&release.name);
+
+    let coming = brought(rendered.iter());
+    let mut wanted = looker.resolve(rendered, &coming, &default_namespace, &set).await?;
+    wanted.sort_by_key(|(desired, _)| desired.place);
+    no_duplicates(&wanted)?;
+    let new_namespaces = looker.namespaces(&wanted).await?;
+    looker.may_keep_inventory(&release, parent.as_ref(), &default_namespace).await?;
+
+    let objects = looker.try_all(wanted, &coming, &new_namespaces, progress).await?;
+    let mut observation = Observation {
+        release,
+        server: cluster.server_version().to_owned(),
+        default_namespace,
+        objects,
+        members: Vec::new(),
+        parent,
+        warnings: Vec::new(),
+    };
+    if let Some(parent) = &observation.parent {
+        let contents = parent.contents.union(&observation.contents());
+        let Looker { discovery, .. } = &mut looker;
+        observation.members = members(cluster, discovery, &set, &contents, Depth::Metadata).await?;
+    }
+    looker.warnings.truncate(WARNINGS);
+    observation.warnings = looker.warnings;
+    progress
+        .event(Event::Finish { summary: format!("{} objects tried, nothing changed", observation.len()) });
+    Ok(observation)
+}
+
+/// One object and whether its kind is served already.
+type Wanted = (Desired, bool);
+
+struct Looker<'a> {
+    cluster: &'a Cluster,
+    discovery: Discovery,
+    warnings: Vec<String>,
+}
+
+impl Looker<'_> {
+    async fn parent(&self, release: &ReleaseObjects) -> Result<Option<Parent>, ApplyError> {
+        match self.cluster.call(&Call::get(parent_path(release)), PATIENCE).await {
+            Ok(answer) => Ok(Some(Parent::read(&answer.value))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.cluster.explain("read the inventory", error)),
+        }
+    }
+
+    /// Finds each object's kind and namespace, and marks it as a member of the set.
+    async fn resolve(
+        &mut self,
+        rendered: Vec<RenderedObject>,
+        coming: &[Resource],
+        default_namespace: &str,
+        set: &str,
+    ) -> Result<Vec<Wanted>, ApplyError> {
+        if rendered.len() > limits::OBJECTS {
+            return Err(ApplyError::Answer {
+                what: "take the release".into(),
+                why: format!("would be about more than {} objects", limits::OBJECTS),
+            });
+        }
+        let mut wanted = Vec::with_capacity(rendered.len());
+        let mut missing = Vec::new();
+        let mut defaulted = 0_usize;
+        for object in rendered {
+            let RenderedObject { mut id, origin, mut value } = object;
+            let served = self.discovery.find(self.cluster, &id).await?;
+            let is_served = served.is_some();
+            let by_definition = || {
+                let comes = |resource: &&Resource| {
+                    resource.group == id.group()
+                        && resource.version == id.version()
+                        && resource.kind == id.kind
+                };
+                coming.iter().find(comes).cloned()
+            };
+            let Some(resource) = served.or_else(by_definition) else {
+                missing.push(MissingKind { id, origin });
+                continue;
+            };
+            let malformed =
+                |why: String| ApplyError::Malformed { id: id.clone(), origin: origin.clone(), why };
+            if !resource.applicable {
+                return Err(malformed(format!("objects of kind `{}` are asked, not kept", id.kind)));
+            }
+            if matches!(id.name.as_str(), "" | "." | "..") || !value["metadata"].is_object() {
+                return Err(malformed("has no `metadata.name` that can name an object".into()));
+            }
+            if !resource.namespaced
+                && let Some(namespace) = &id.namespace
+            {
+                let why =
+                    format!("names the namespace `{namespace}`, but its kind belongs to the whole cluster");
+                return Err(malformed(why));
+            }
+            if let Some(owner) = value["metadata"]["labels"][PART_OF].as_str()
+                && owner != set
+            {
+                let own = set.to_owned();
+                return Err(ApplyError::OwnedByOther { id, origin, owner: shorten(owner), own });
+            }
+            if resource.namespaced && id.namespace.is_none() {
+                id.namespace = Some(default_namespace.to_owned());
+                defaulted += 1;
+            }
+            mark(&mut value, id.namespace.as_deref(), set);
+            let place = place(id.group(), &id.kind);
+            wanted.push((Desired { id, origin, value, resource, place }, is_served));
+        }
+        if !missing.is_empty() {
+            return Err(ApplyError::MissingKinds {
+                server: self.cluster.server_version().to_owned(),
+                missing,
+            });
+        }
+        if defaulted > 0 {
+            self.warnings
+                .push(format!("{defaulted} objects name no namespace: they go to `{default_namespace}`"));
+        }
+        Ok(wanted)
+    }
+
+    /// Checks every namespace that an object needs; answers with those that the release creates.
+    async fn namespaces(&mut self, wanted: &[Wanted]) -> Result<BTreeSet<String>, ApplyError> {
+        let own: BTreeSet<&str> = wanted
+            .iter()
+            .filter(|(desired, _)| is_namespace(&desired.id))
+            .map(|(desired, _)| desired.id.name.as_str())
+            .collect();
+        let mut needed: BTreeMap<&str, &Desired> = BTreeMap::new();
+        for (desired, _) in wanted {
+            if let Some(namespace) = &desired.id.namespace {
+                needed.entry(namespace).or_insert(desired);
+            } else if is_namespace(&desired.id) {
+                needed.entry(&desired.id.name).or_insert(desired);
+            }
+        }
+        let mut new = BTreeSet::new();
+        let mut missing = Vec::new();
+        for (namespace, desired) in needed {
+            match self.namespace(namespace).await? {
+                Some(live) if is_terminating(&live) => {
+                    return Err(ApplyError::Terminating {
+                        namespace: namespace.to_owned(),
+                        id: desired.id.clone(),
+                        why: what_remains(&live),
+                    });
+                }
+                Some(_) => {}
+                None if own.contains(namespace) => {
+                    new.insert(namespace.to_owned());
+                }
+                None => missing.push(MissingNamespace {
+                    namespace: namespace.to_owned(),
+                    id: desired.id.clone(),
+                    origin: desired.origin.clone(),
+                }),
+            }
+        }
+        if missing.is_empty() { Ok(new) } else { Err(ApplyError::MissingNamespaces { missing }) }
+    }
+
+    async fn namespace(&self, name: &str) -> Result<Option<Value>, ApplyError> {
+        let path = format!("/api/v1/namespaces/{}", super::client::encode(name));
+        match self.cluster.call(&Call::get(path), PATIENCE).await {
+            Ok(answer) => Ok(Some(answer.value)),
+            Err(error) if error.is_not_found() => Ok(None),
+            // Who may not read namespaces may still fill this one: the dry run will tell.
+            Err(error) if error.code() == 403 => Ok(Some(Value::Null)),
+            Err(error) => Err(self.cluster.explain(&format!("read the namespace `{name}`"), error)),
+        }
+    }
+
+    /// Tries to write the inventory: without it nothing must change.
+    async fn may_keep_inventory(
+        &self,
+        release: &ReleaseObjects,
+        parent: Option<&Parent>,
+        default_namespace: &str,
+    ) -> Result<(), ApplyError> {
+        let (path, object) = match self.namespace(inventory::NAMESPACE).await? {
+            Some(live) if is_terminating(&live) => {
+                return Err(ApplyError::Terminating {
+                    namespace: inventory::NAMESPACE.to_owned(),
+                    id: ObjectId {
+                        api_version: "v1".into(),
+                        kind: "ConfigMap".into(),
+                        namespace: Some(inventory::NAMESPACE.into()),
+                        name: inventory::parent_name(&release.name),
+                    },
+                    why: what_remains(&live),
+                });
+            }
+            Some(_) => {
+                let parent = parent.cloned().unwrap_or_default();
+                let begun = parent.begun(release, &Contents::default(), default_namespace);
+                (parent_path(release), begun.object(&release.name))
+            }
+            None => (namespace_path(), inventory::namespace_object()),
+        };
+        match self.cluster.call(&Call::apply(path, &object, true, true), PATIENCE).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.cluster.explain("write the inventory", error)),
+        }
+    }
+
+    /// Dry run of everything: definitions first, since what they change decides about others.
+    async fn try_all(
+        &mut self,
+        wanted: Vec<Wanted>,
+        coming: &[Resource],
+        new_namespaces: &BTreeSet<String>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Observed>, ApplyError> {
+        let (definitions, others): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|(desired, _)| is_definition(&desired.id));
+        let made: BTreeSet<(String, String)> = others
+            .iter()
+            .filter(|(desired, _)| {
+                matches!(desired.id.kind.as_str(), "ServiceAccount" | "PriorityClass" | "RuntimeClass")
+            })
+            .map(|(desired, _)| (desired.id.kind.clone(), desired.id.name.clone()))
+            .collect();
+        let nothing = BTreeSet::new();
+        let context = Context { cluster: self.cluster, new_namespaces, changing: &nothing, made: &made };
+        let mut objects = self.try_some(definitions, &context, progress).await?;
+        let changing: BTreeSet<(String, String)> = objects
+            .iter()
+            .filter(|observed| observed.would_change())
+            .flat_map(|observed| {
+                let spec = &observed.desired.value["spec"];
+                let group = spec["group"].as_str().unwrap_or_default();
+                let kinds = coming.iter().filter(move |resource| resource.group == group);
+                kinds.map(|resource| (resource.group.clone(), resource.kind.clone()))
+            })
+            .collect();
+        let context = Context { changing: &changing, ..context };
+        objects.extend(self.try_some(others, &context, progress).await?);
+        objects.sort_by_key(|observed| observed.desired.place);
+        Ok(objects)
+    }
+
+    async fn try_some(
+        &mut self,
+        wanted: Vec<Wanted>,
+        context: &Context<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Observed>, ApplyError> {
+        let mut tries = stream::iter(wanted.into_iter().map(|wanted| context.look(wanted))).buffered(AT_ONCE);
+        let mut observed = Vec::new();
+        while let Some(looked) = tries.next().await {
+            let (object, warnings) = looked?;
+            progress.event(Event::Item(object.desired.id.to_string()));
+            for warning in warnings {
+                let line = format!("{}: {warning}", object.desired.id);
+                if self.warnings.len() < WARNINGS && !self.warnings.contains(&line) {
+                    self.warnings.push(line);
+                }
+            }
+            observed.push(object);
+        }
+        Ok(observed)
+    }
+}
+
+/// What decides how an object can be tried.
+struct Context<'a> {
+    cluster: &'a Cluster,
+    /// Namespaces that the release creates.
+    new_namespaces: &'a BTreeSet<String>,
+    /// Kinds whose definition the release changes, as (group, kind).
+    changing: &'a BTreeSet<(String, String)>,
+    /// Objects of the release that the server wants to see before a bare pod, as (kind, name).
+    made: &'a BTreeSet<(String, String)>,
+}
+
+impl Context<'_> {
+    async fn look(&self, (desired, is_served): Wanted) -> Result<(Observed, Vec<String>), ApplyError> {
+        let unchecked = |desired: Desired, why: String| {
+            Ok((Observed { desired, live: None, trial: Trial::Unchecked { why } }, Vec::new()))
+        };
+        if !is_served {
+            return unchecked(desired, "its kind comes with a definition of this release".into());
+        }
+        if let Some(namespace) = &desired.id.namespace
+            && self.new_namespaces.contains(namespace)
+        {
+            let why = format!("this release creates the namespace `{namespace}`");
+            return unchecked(desired, why);
+        }
+        let live = match self.cluster.call(&Call::get(desired.path()), PATIENCE).await {
+            Ok(answer) => Some(answer.value),
+            Err(error) if error.is_not_found() => None,
+            Err(error) if error.code() == 403 => {
+                let trial = Trial::Refused { why: error.text(), forbidden: true };
+                return Ok((Observed { desired, live: None, trial }, Vec::new()));
+            }
+            Err(error) => return Err(self.cluster.explain(&format!("read {}", desired.id), error)),
+        };
+        if let Some(live) = &live
+            && let Some(since) = live["metadata"]["deletionTimestamp"].as_str()
+        {
+            let held =
+                live["metadata"]["finalizers"].as_array().map(|finalizers| json!(finalizers).to_string());
+            let held =
+                held.map_or(String::new(), |held| format!(", held up by the finalizers {}", shorten(&held)));
+            let why = format!("is being deleted since {since}{held}");
+            return Ok((
+                Observed { desired, live: None, trial: Trial::Refused { why, forbidden: false } },
+                Vec::new(),
+            ));
+        }
+        let (trial, warnings) = self.dry_run(&desired, live.is_some()).await?;
+        Ok((Observed { desired, live, trial }, warnings))
+    }
+
+    async fn dry_run(&self, desired: &Desired, is_there: bool) -> Result<(Trial, Vec<String>), ApplyError> {
+        let call = |force| Call::apply(desired.path(), &desired.value, force, true);
+        let mut taken = Vec::new();
+        let mut result = self.cluster.call(&call(false), PATIENCE).await;
+        if let Err(error) = &result {
+            taken = error.field_conflicts().into_iter().map(taken_over).collect();
+            if !taken.is_empty() {
+                result = self.cluster.call(&call(true), PATIENCE).await;
+            }
+        }
+        let error = match result {
+            Ok(answer) => return Ok((Trial::Result { value: answer.value, taken }, answer.warnings)),
+            Err(error) => error,
+        };
+        let CallError::Status(status) = &error else {
+            return Err(self.cluster.explain(&format!("try {}", desired.id), error));
+        };
+        let why = error.text();
+        let kind = (desired.id.group().to_owned(), desired.id.kind.clone());
+        let trial = match status.code {
+            401 => return Err(self.cluster.explain(&format!("try {}", desired.id), error)),
+            // The server says so in words alone.
+            400 if why.contains("does not support dry run") => {
+                Trial::Unchecked { why: "an admission webhook does not support dry runs".into() }
+            }
+            _ if self.waits_for_others(desired) && !is_there => {
+                Trial::Unchecked { why: "it names objects that this release creates".into() }
+            }
+            403 => Trial::Refused { why, forbidden: true },
+            _ if self.changing.contains(&kind) => {
+                Trial::Unchecked { why: "this release changes the definition of its kind".into() }
+            }
+            422 if is_there && is_immutable(status) => Trial::Immutable { why },
+            _ => Trial::Refused { why, forbidden: false },
+        };
+        Ok((trial, Vec::new()))
+    }
+
+    /// Whether a bare pod names objects that the release brings: the server checks them when the
+    /// pod is made, and a dry run makes none of them.
+    fn waits_for_others(&self, desired: &Desired) -> bool {
+        let spec = &desired.value["spec"];
+        let named = |kind: &str, name: &Value| {
+            name.as_str().is_some_and(|name| self.made.contains(&(kind.to_owned(), name.to_owned())))
+        };
+        desired.id.kind == "Pod"
+            && desired.id.group().is_empty()
+            && (named("ServiceAccount", &spec["serviceAccountName"])
+                || named("PriorityClass", &spec["priorityClassName"])
+                || named("RuntimeClass", &spec["runtimeClassName"]))
+    }
+}
+
+impl Observed {
+    fn would_change(&self) -> bool {
+        match (&self.live, &self.trial) {
+            (Some(live), Trial::Result { value, .. }) => {
+                without_server_fields(live) != without_server_fields(value)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether the server refuses because fields can never change. The message is all there is to
+/// know it by: the same code and reason stand for values that are wrong in themselves.
+fn is_immutable(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let mut causes = causes.filter(|cause| !cause.message.is_empty()).peekable();
+    causes.peek().is_some()
+        && causes.all(|cause| {
+            cause.message.ends_with("field is immutable")
+                || (cause.reason == "FieldValueForbidden"
+                    && (cause.message.contains("updates to") || cause.message.contains("may not be changed")))
+        })
+}
+
+/// `conflict with "kubectl-edit" using apps/v1` to `kubectl-edit`.
+fn taken_over((message, field): (String, String)) -> TakenOver {
+    let manager = message.split('"').nth(1).unwrap_or(&message);
+    TakenOver { manager: shorten(manager), field: shorten(&field) }
+}
+
+/// Sets the namespace and the member's label.
+fn mark(value: &mut Value, namespace: Option<&str>, set: &str) {
+    let Some(metadata) = value["metadata"].as_object_mut() else { return };
+    if let Some(namespace) = namespace {
+        metadata.insert("namespace".into(), namespace.into());
+    }
+    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+    if labels.is_null() {
+        *labels = json!({});
+    }
+    if let Some(labels) = labels.as_object_mut() {
+        labels.insert(PART_OF.into(), set.into());
+    }
+}
+
+fn no_duplicates(wanted: &[Wanted]) -> Result<(), ApplyError> {
+    let mut seen: BTreeMap<_, &Desired> = BTreeMap::new();
+    for (desired, _) in wanted {
+        let id = &desired.id;
+        if let Some(first) = seen.insert(key(id), desired) {
+            return Err(ApplyError::Duplicate {
+                id: id.clone(),
+                first: first.origin.clone(),
+                second: desired.origin.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What makes an object one object, whatever the version it is asked for in.
+pub(super) fn key(id: &ObjectId) -> (&str, &str, Option<&str>, &str) {
+    (id.group(), &id.kind, id.namespace.as_deref(), &id.name)
+}
+
+fn is_terminating(namespace: &Value) -> bool {
+    namespace["status"]["phase"] == "Terminating" || namespace["metadata"].get("deletionTimestamp").is_some()
+}
+
+/// What holds up the deletion of a namespace, from its conditions.
+fn what_remains(namespace: &Value) -> String {
+    let conditions = namespace["status"]["conditions"].as_array().into_iter().flatten();
+    let messages: Vec<_> = conditions
+        .filter(|condition| condition["status"] == "True")
+        .filter_map(|condition| condition["message"].as_str())
+        .map(shorten)
+        .collect();
+    if messages.is_empty() { String::new() } else { format!("; {}", messages.join("; ")) }
+}
+
+pub(super) fn parent_path(release: &ReleaseObjects) -> String {
+    format!(
+        "/api/v1/namespaces/{}/configmaps/{}",
+        inventory::NAMESPACE,
+        inventory::parent_name(&release.name)
+    )
+}
+
+pub(super) fn namespace_path() -> String {
+    format!("/api/v1/namespaces/{}", inventory::NAMESPACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::response::{StatusCause, StatusDetails};
+
+    use super::*;
+
+    fn refused(causes: &[(&str, &str)]) -> kube::core::Status {
+        let cause = |(reason, message): &(&str, &str)| StatusCause {
+            reason: (*reason).into(),
+            message: (*message).into(),
+            field: "spec".into(),
+        };
+        kube::core::Status::failure("", "Invalid").with_code(422).with_details(StatusDetails {
+            causes: causes.iter().map(cause).collect(),
+            ..serde_json::from_value(json!({})).unwrap()
+        })
+    }
+
+    #[test]
+    fn what_can_never_change_is_told_from_what_is_wrong() {
+        assert!(is_immutable(&refused(&[("FieldValueInvalid", "Invalid value: {}: field is immutable")])));
+        let stateful =
+            "Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden";
+        assert!(is_immutable(&refused(&[("FieldValueForbidden", stateful)])));
+        assert!(!is_immutable(&refused(&[
+            ("FieldValueInvalid", "field is immutable"),
+            ("FieldValueRequired", "Required value"),
+        ])));
+        assert!(!is_immutable(&refused(&[])));
+    }
+
+    #[test]
+    fn objects_are_marked_as_members() {
+        for labels in [json!(null), json!({"a": "b"})] {
+            let mut value = json!({"metadata": {"name": "x", "labels": labels}});
+            mark(&mut value, Some("shop"), "applyset-x-v1");
+            assert_eq!(value["metadata"]["labels"][PART_OF], "applyset-x-v1");
+            assert_eq!(value["metadata"]["namespace"], "shop");
+        }
+    }
+
+    #[test]
+    fn terminating_namespaces_say_what_holds_them() {
+        let live = json!({"status": {"phase": "Terminating", "conditions": [
+            {"status": "False", "message": "all fine"}, {"status": "True", "message": "1 pod remains"}]}});
+        assert!(is_terminating(&live));
+        assert_eq!(what_remains(&live), "; 1 pod remains");
+        assert!(!is_terminating(&Value::Null));
+    }
+}
