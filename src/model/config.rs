@@ -1,6 +1,9 @@
 //! `fleetpack.yaml`: how a revision says what its release is.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ImageRef, Platform, ReleaseName, ReleaseVersion, SafePath};
 
@@ -56,13 +59,45 @@ pub struct ConfigMetadata {
 }
 
 /// One source of manifests: exactly one of the fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub enum SourceConfig {
     /// A kustomization folder below the root of the revision.
     Kustomize(SafePath),
     /// A YAML file, or a folder whose YAML files are read, folders below it included.
     Path(SafePath),
+}
+
+impl<'de> Deserialize<'de> for SourceConfig {
+    /// Reads the mapping by its fields, so that two of them, or none, are named in the error.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Fields {
+            kustomize: Option<SafePath>,
+            path: Option<SafePath>,
+        }
+        match Fields::deserialize(deserializer)? {
+            Fields { kustomize: Some(folder), path: None } => Ok(Self::Kustomize(folder)),
+            Fields { kustomize: None, path: Some(path) } => Ok(Self::Path(path)),
+            Fields { kustomize: None, path: None } => {
+                Err(D::Error::custom("an empty source, wanted one of `kustomize` and `path`"))
+            }
+            Fields { kustomize: Some(_), path: Some(_) } => {
+                Err(D::Error::custom("`kustomize` and `path` in one source, wanted a source for each"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for SourceConfig {
+    /// As the source stands in the file: `kustomize: deploy`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kustomize(folder) => write!(f, "kustomize: {folder}"),
+            Self::Path(path) => write!(f, "path: {path}"),
+        }
+    }
 }
 
 /// What to do about images.

@@ -16,6 +16,7 @@ pub mod platform;
 pub mod progress;
 pub mod reference;
 pub mod release;
+pub mod yaml;
 
 pub use bundle::BundleHeader;
 pub use class::ErrorClass;

@@ -22,6 +22,43 @@ pub struct ObjectId {
 }
 
 impl ObjectId {
+    /// What names the object `value`, as a manifest holds it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says which part is missing or wrong; it goes on after "where".
+    pub fn of(value: &serde_json::Value) -> Result<Self, String> {
+        let text = |parent: &serde_json::Value, field: &str| match parent.get(field) {
+            None | Some(serde_json::Value::Null) => Ok(None),
+            Some(serde_json::Value::String(text)) if text.is_empty() => Ok(None),
+            Some(serde_json::Value::String(text))
+                if text.len() > 512 || text.chars().any(char::is_control) =>
+            {
+                Err(format!("`{field}` is longer than 512 bytes or holds control characters"))
+            }
+            Some(serde_json::Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(format!("`{field}` is not a string")),
+        };
+        if !value.is_object() {
+            return Err("there is no mapping".to_owned());
+        }
+        let api_version = text(value, "apiVersion")?.ok_or("`apiVersion` is missing")?;
+        let kind = text(value, "kind")?.ok_or("`kind` is missing")?;
+        let metadata = match value.get("metadata") {
+            Some(metadata) if metadata.is_object() => metadata,
+            Some(_) => return Err("`metadata` is not a mapping".to_owned()),
+            None => return Err("`metadata` is missing".to_owned()),
+        };
+        let Some(name) = text(metadata, "name")? else {
+            return Err(match text(metadata, "generateName")? {
+                Some(_) => "`metadata.name` is missing (`generateName` would make another object each time)",
+                None => "`metadata.name` is missing",
+            }
+            .to_owned());
+        };
+        Ok(Self { api_version, kind, namespace: text(metadata, "namespace")?, name })
+    }
+
     /// The API group: empty for the core group.
     #[must_use]
     pub fn group(&self) -> &str {
