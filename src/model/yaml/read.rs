@@ -441,7 +441,7 @@ mod tests {
             assert_eq!(refused(text), want, "{text:?}");
         }
         assert_eq!(refused("x: 1\na: [1,\nb: 2\n"), "line 2, column 4: unclosed bracket '['");
-        assert_eq!(refused("a: 1\n\tb: 2\n"), "");
+        assert_eq!(refused("a: 1\n\tb: 2\n"), "line 1, column 4: while scanning a plain scalar, found a tab");
         assert_eq!(documents(b"a: 1\nb: \xff").unwrap_err().to_string(), "line 2, column 4: not UTF-8");
         assert!(
             one_document(b"a: 1\n---\nb: 2\n").unwrap_err().to_string().contains("there are 2 documents")
