@@ -1,3 +1,21 @@
-//! (room)
+//! The archive: an uncompressed POSIX tar that is an OCI image layout, with every byte fixed by
+//! the signed release document (`docs/formats.md`).
+//!
+//! May use `oci`, `fsio` and `model`. Must never decide whether a signature counts, unpack anything,
+//! or accept a byte that does not follow from the signed content.
 
+mod descriptor;
+pub mod document;
+pub mod error;
+pub mod head;
+pub mod header;
+pub mod index;
+pub mod layout;
+pub mod manifest;
 pub mod rendered;
+pub mod signature;
+
+pub use error::{ArchiveError, Result};
+pub use head::{Head, Release, read_head};
+pub use header::Member;
+pub use layout::{Layout, Place};
