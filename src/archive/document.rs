@@ -28,7 +28,7 @@ pub fn parse(bytes: &[u8]) -> Result<ReleaseDocument> {
         #[serde(default)]
         requires: Vec<String>,
     }
-    at_most("bytes", bytes.len() as u64, limits::RELEASE_DOCUMENT)?;
+    check_size(bytes.len() as u64)?;
     let refuse = |error: serde_json::Error| rule(format!("does not parse: {error}"));
     let format: Format = serde_json::from_slice(bytes).map_err(refuse)?;
     if format.format != release::FORMAT {
@@ -42,6 +42,15 @@ pub fn parse(bytes: &[u8]) -> Result<ReleaseDocument> {
     let document = serde_json::from_slice(bytes).map_err(refuse)?;
     check(&document)?;
     Ok(document)
+}
+
+/// Checks that a document of `size` bytes is read.
+///
+/// # Errors
+///
+/// When it is too large.
+pub fn check_size(size: u64) -> Result<()> {
+    at_most("bytes", size, limits::RELEASE_DOCUMENT)
 }
 
 fn rule(why: impl Into<String>) -> ArchiveError {

@@ -110,3 +110,11 @@ impl Layout {
         self.total - TRAILER
     }
 }
+
+/// The error for an archive of `found` bytes that must have `wanted`.
+pub(super) fn wrong_length(found: u64, wanted: u64) -> ArchiveError {
+    if found < wanted {
+        return ArchiveError::Truncated { member: "the blobs".into(), end: found, wanted };
+    }
+    ArchiveError::Trailing { end: wanted, size: Some(found) }
+}

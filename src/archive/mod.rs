@@ -14,8 +14,10 @@ pub mod layout;
 pub mod manifest;
 pub mod rendered;
 pub mod signature;
+pub mod writer;
 
 pub use error::{ArchiveError, Result};
 pub use head::{Head, Release, read_head};
 pub use header::Member;
 pub use layout::{Layout, Place};
+pub use writer::{Placement, Writer, Written, add_signature};

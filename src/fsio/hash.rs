@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::model::Digest;
 
 /// A running SHA-256 with a byte count.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Hasher {
     state: Sha256,
     length: u64,

@@ -6,7 +6,11 @@ pub mod atomic;
 pub mod hash;
 pub mod limits;
 pub mod lock;
+pub mod space;
+pub mod temporary;
 
 pub use atomic::{sync_folder, write_atomic};
 pub use hash::{Hasher, HashingReader};
 pub use lock::FolderLock;
+pub use space::{allocate, available_space};
+pub use temporary::TemporaryFile;
