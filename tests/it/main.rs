@@ -6,5 +6,6 @@
 )]
 
 mod git;
+mod git_store;
 mod layering;
 mod support;

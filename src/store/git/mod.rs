@@ -6,8 +6,14 @@
 //! [`object`] and [`walk`] are also what the build side reads histories with, so that both sides
 //! mean the same by "everything that a reference reaches".
 
+pub mod error;
+pub mod generation;
 pub mod object;
+pub mod pack;
 pub mod walk;
 
+pub use error::GitStoreError;
+pub use generation::{Generation, GenerationRelease, build_generation, current, prune_generations, switch};
 pub use object::TreeFault;
+pub use pack::PackError;
 pub use walk::{Closure, Objects, WalkError};
