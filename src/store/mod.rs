@@ -3,9 +3,22 @@
 //! May use `trust`, `archive`, `oci`, `fsio` and `model`. Must never show a file under its final
 //! name before it is whole and synced, write without the lock, or touch a blob of a kept release.
 
+mod blobs;
 pub mod catalog;
+mod endpoint;
+mod error;
 pub mod git;
+mod index;
+mod open;
+mod releases;
+mod retain;
 #[cfg(test)]
 mod samples;
 
+pub use blobs::{BlobWriter, Ingest, Ingested};
 pub use catalog::{Catalog, CatalogSource, Envelope, Referrer, SignatureBlobs};
+pub use endpoint::{Endpoint, Stamp};
+pub use error::StoreError;
+pub use open::{FORMAT, Store, StoreWriter};
+pub use releases::StoredRelease;
+pub use retain::Retired;

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::catalog::{Envelope, SignatureBlobs};
+use super::releases::Parts;
+use super::{StoreError, StoreWriter, StoredRelease};
+use crate::archive;
 use crate::model::{
     AbsentManifest, BlobEntry, Digest, GitContent, GitRef, ImageEntry, ReferrerEntry, ReleaseDocument,
     RenderedContent, media_type,
@@ -107,16 +110,59 @@ impl Sample {
         BlobEntry { digest, size, media_type: media_type.to_owned() }
     }
 
-    /// Makes the release manifest and one signature anew from the document.
+    /// Brings the document into its order, and makes the release manifest and one signature anew.
     fn seal(&mut self) {
-        let document = self.keep(serde_json::to_vec(&self.document).unwrap(), media_type::RELEASE);
-        let manifest = format!("{{\"config\":\"{}\"}}", document.digest).into_bytes();
-        let manifest = self.keep(manifest, media_type::OCI_MANIFEST);
-        let bundle = format!("{{\"signs\":\"{}\"}}", manifest.digest).into_bytes();
-        let bundle = self.keep(bundle, media_type::SIGSTORE_BUNDLE);
-        let referrer = format!("{{\"layers\":\"{}\"}}", bundle.digest).into_bytes();
-        let signature = self.keep(referrer, media_type::OCI_MANIFEST);
-        self.envelope =
-            Envelope { manifest, document, signatures: vec![SignatureBlobs { manifest: signature, bundle }] };
+        let empty = self.keep(media_type::EMPTY_BYTES.to_vec(), media_type::EMPTY);
+        let document = &mut self.document;
+        document.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        if document.blob(empty.digest).is_none() {
+            document.blobs.push(empty);
+        }
+        let (git, layer) = (document.git.bundle, document.rendered.layer);
+        document.blobs.sort_by_key(|blob| {
+            let place = match blob.media_type.as_str() {
+                _ if blob.digest == git => 1,
+                _ if blob.digest == layer => 2,
+                media_type::OCI_MANIFEST | media_type::EMPTY => 0,
+                _ => 3,
+            };
+            (place, blob.digest)
+        });
+        let document_bytes = archive::document::to_bytes(&self.document);
+        let manifest = archive::manifest::build(&self.document, &document_bytes).unwrap();
+        let bundle = format!("{{\"signs\":\"{}\"}}", Digest::of(&manifest)).into_bytes();
+        let referrer = archive::signature::referrer(&bundle, &manifest);
+        self.envelope = Envelope {
+            manifest: self.keep(manifest, media_type::OCI_MANIFEST),
+            document: self.keep(document_bytes, media_type::RELEASE),
+            signatures: vec![SignatureBlobs {
+                manifest: self.keep(referrer, media_type::OCI_MANIFEST),
+                bundle: self.keep(bundle, media_type::SIGSTORE_BUNDLE),
+            }],
+        };
+    }
+
+    /// Takes the release into a store, blobs first.
+    pub fn ingest(&self, store: &StoreWriter, now: i64) -> StoredRelease {
+        self.ingest_blobs(store);
+        self.record(store, now).unwrap()
+    }
+
+    /// Takes the blobs of the document alone.
+    pub fn ingest_blobs(&self, store: &StoreWriter) {
+        store.put_all(self.document.blobs.iter().map(|blob| self.bytes[&blob.digest].as_slice())).unwrap();
+    }
+
+    /// Records the release.
+    pub fn record(&self, store: &StoreWriter, now: i64) -> Result<StoredRelease, StoreError> {
+        let bytes = |blob: &BlobEntry| self.bytes[&blob.digest].clone();
+        let bundles: Vec<_> = self.envelope.signatures.iter().map(|pair| bytes(&pair.bundle)).collect();
+        let (manifest, document) = (bytes(&self.envelope.manifest), bytes(&self.envelope.document));
+        let parts = Parts { manifest: &manifest, document: &document, bundles: &bundles };
+        store.record_parts(parts, jiff::Timestamp::from_second(now).unwrap())
+    }
+
+    pub fn release_digest(&self) -> Digest {
+        self.envelope.manifest.digest
     }
 }

@@ -11,4 +11,4 @@ mod verify;
 pub use bundle::sign;
 pub use keys::{KeyError, PublicKey};
 pub use private::{KeyFile, NewKeyPair, PrivateKey, write_key_pair};
-pub use verify::{Finding, Signer, Verified, VerifyError, verify_manifest};
+pub use verify::{Finding, Signer, Verified, VerifyError, verify, verify_manifest};

@@ -10,6 +10,7 @@ use sigstore_types::SignatureBytes;
 
 use super::bundle::Claim;
 use super::keys::PublicKey;
+use crate::archive::{ArchiveError, Head, Release};
 use crate::fsio::limits;
 use crate::model::{Digest, ErrorClass};
 
@@ -138,6 +139,9 @@ pub enum VerifyError {
         /// The keys given.
         wanted: Vec<String>,
     },
+    /// The signature is good, and what it binds breaks a rule.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// None of the signatures could be one of the wanted kind.
     #[error("no signature of the release `{manifest}` counts: {}", joined(findings))]
     Unusable {
@@ -162,6 +166,7 @@ impl VerifyError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoKeys => ErrorClass::Usage,
+            Self::Archive(error) => error.class(),
             _ => ErrorClass::Refused,
         }
     }
@@ -179,11 +184,25 @@ impl VerifyError {
                     "check with whoever built the release which key they used, by a way that the archive did not take"
                 }
                 Self::Broken { .. } => "the release was changed after it was signed: do not use it; fetch it again",
+                Self::Archive(error) => return error.hint(),
                 Self::TooMany { .. } | Self::Unusable { .. } => return None,
             }
             .to_owned(),
         )
     }
+}
+
+/// The door: checks the signatures of an archive's head, and only then parses what they bind.
+///
+/// # Errors
+///
+/// When no signature by one of `keys` counts, or what it binds breaks a rule of the format.
+pub fn verify(head: Head, keys: &[PublicKey]) -> Result<Verified<Release>, VerifyError> {
+    // 1. The manifest's bytes carry a good signature.
+    let signers = verify_manifest(&head.manifest, &head.signatures, keys)?;
+    // 2. The manifest binds the document, and the document all the rest.
+    let value = head.parse()?;
+    Ok(Verified { value, signers })
 }
 
 /// Checks the signatures `bundles` over `manifest`, the bytes of a release manifest. One good

@@ -1,0 +1,118 @@
+//! `index.json` of the store: what general OCI tools read. It follows from the kept releases.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+
+use super::error::StoreError;
+use super::open::Store;
+use super::releases::StoredRelease;
+use crate::fsio::write_atomic;
+use crate::model::{Digest, media_type};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    manifests: Vec<Descriptor<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: Digest,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<RefName>,
+}
+
+#[derive(Serialize)]
+struct RefName {
+    #[serde(rename = "org.opencontainers.image.ref.name")]
+    name: String,
+}
+
+/// The list that is being made: a name leads to one manifest, and a manifest stands once for each
+/// of its names, or once without.
+#[derive(Default)]
+struct List<'a> {
+    manifests: Vec<Descriptor<'a>>,
+    names: HashSet<String>,
+    listed: HashSet<Digest>,
+}
+
+impl<'a> List<'a> {
+    fn add(
+        &mut self,
+        digest: Digest,
+        size: u64,
+        media_type: &'a str,
+        artifact_type: Option<&'a str>,
+        name: Option<String>,
+    ) {
+        let name = name.filter(|name| self.names.insert(name.clone()));
+        if self.listed.insert(digest) || name.is_some() {
+            let annotations = name.map(|name| RefName { name });
+            self.manifests.push(Descriptor { media_type, digest, size, artifact_type, annotations });
+        }
+    }
+
+    fn add_release(&mut self, release: &'a StoredRelease) {
+        let (document, envelope) = (release.document(), release.envelope());
+        let sizes: HashMap<Digest, u64> =
+            document.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+        let (repository, tag) = document.rendered_name();
+        let manifest = &envelope.manifest;
+        let name = format!("{repository}:{tag}-release");
+        self.add(
+            manifest.digest,
+            manifest.size,
+            media_type::OCI_MANIFEST,
+            Some(media_type::RELEASE),
+            Some(name),
+        );
+        let rendered = document.rendered.manifest;
+        if let Some(size) = sizes.get(&rendered) {
+            self.add(rendered, *size, media_type::OCI_MANIFEST, None, Some(format!("{repository}:{tag}")));
+        }
+        for image in &document.images {
+            if let Some(size) = sizes.get(&image.digest) {
+                let name = image.reference.to_string();
+                self.add(image.digest, *size, &image.media_type, None, Some(name));
+            }
+        }
+        for image in &document.images {
+            for referrer in &image.referrers {
+                if let Some(size) = sizes.get(&referrer.digest) {
+                    let name = referrer.tag.as_ref().map(|tag| format!("{}:{tag}", image.reference.name()));
+                    self.add(referrer.digest, *size, &referrer.media_type, None, name);
+                }
+            }
+        }
+        for signature in &envelope.signatures {
+            let manifest = &signature.manifest;
+            let artifact_type = Some(media_type::SIGSTORE_BUNDLE);
+            self.add(manifest.digest, manifest.size, media_type::OCI_MANIFEST, artifact_type, None);
+        }
+    }
+}
+
+impl Store {
+    /// Writes the index of `releases`, the one whose names win first.
+    pub(super) fn write_index(&self, releases: &[StoredRelease]) -> Result<(), StoreError> {
+        let mut list = List::default();
+        for release in releases {
+            list.add_release(release);
+        }
+        let path = self.folder().join("index.json");
+        let index = Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests: list.manifests };
+        let io = |source| StoreError::Io { what: "write", path: path.clone(), source };
+        let mut bytes = serde_json::to_vec(&index).map_err(|error| io(error.into()))?;
+        bytes.push(b'\n');
+        write_atomic(&path, &bytes).map_err(io)
+    }
+}

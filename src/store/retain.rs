@@ -1,0 +1,308 @@
+//! Room: whether there is enough for what comes, and what goes when it leaves.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::ErrorKind;
+
+use rustix::fs::statvfs;
+
+use super::error::StoreError;
+use super::open::{Store, StoreWriter};
+use super::releases::{StoredRelease, ordered};
+use crate::fsio::sync_folder;
+use crate::model::{BlobEntry, Digest};
+
+/// Room for what is written beside the blobs: index, release file, ledger, folders.
+const BESIDE: u64 = 4 << 20;
+/// Files that are written beside the blobs.
+const FILES_BESIDE: u64 = 32;
+
+/// What [`StoreWriter::retire`] has dropped.
+#[derive(Debug, Default)]
+pub struct Retired {
+    /// Releases, by digest; with the release where it could still be read.
+    pub releases: Vec<(Digest, Option<StoredRelease>)>,
+    /// Blobs that no kept release refers to.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Whether there is room for those of `blobs` that are missing, and for `extra` bytes more.
+    /// The error also says what dropping all releases but those in `keep` would free.
+    ///
+    /// # Errors
+    ///
+    /// When there is not, in bytes or in files.
+    pub fn check_space<'a>(
+        &self,
+        blobs: impl IntoIterator<Item = &'a BlobEntry>,
+        extra: u64,
+        keep: &[Digest],
+    ) -> Result<(), StoreError> {
+        let wanted: Vec<&BlobEntry> = blobs.into_iter().collect();
+        let io = |source: rustix::io::Errno| StoreError::Io {
+            what: "measure",
+            path: self.folder().to_owned(),
+            source: source.into(),
+        };
+        let found = statvfs(self.folder()).map_err(io)?;
+        let block = found.f_frsize.max(1);
+        let mut needed = extra.saturating_add(BESIDE);
+        let mut files = FILES_BESIDE;
+        for blob in wanted.iter().filter(|blob| !self.has(blob)) {
+            // A file takes whole blocks. A sum of sizes from outside may be anything: too much is too much.
+            needed = needed.saturating_add(blob.size.div_ceil(block).saturating_mul(block));
+            files += 1;
+        }
+        let available = found.f_bavail.saturating_mul(block);
+        let (unit, needed, available, by_bytes) = if needed > available {
+            ("bytes", needed, available, true)
+        } else if found.f_files > 0 && files > found.f_favail {
+            // A file system that makes its inodes as it goes counts none.
+            ("files", files, found.f_favail, false)
+        } else {
+            return Ok(());
+        };
+        let kept: HashSet<Digest> = self
+            .releases()?
+            .iter()
+            .filter(|release| keep.contains(&release.digest()))
+            .flat_map(|release| release.blobs().map(|blob| blob.digest).collect::<Vec<_>>())
+            .chain(wanted.iter().map(|blob| blob.digest))
+            .collect();
+        let mut reclaimable = 0_u64;
+        for (_, size) in self.blob_files()?.into_iter().filter(|(digest, _)| !kept.contains(digest)) {
+            reclaimable = reclaimable.saturating_add(if by_bytes { size } else { 1 });
+        }
+        Err(StoreError::Space { path: self.folder().to_owned(), unit, needed, available, reclaimable })
+    }
+
+    /// Every blob in the store with the size of its file; files of other names are not ours.
+    fn blob_files(&self) -> Result<HashMap<Digest, u64>, StoreError> {
+        let folder = self.blobs_folder();
+        let io = |source| StoreError::Io { what: "read", path: folder.clone(), source };
+        let mut found = HashMap::new();
+        for file in fs::read_dir(&folder).map_err(io)? {
+            let file = file.map_err(io)?;
+            if let Some(digest) = file.file_name().to_str().and_then(|name| Digest::from_hex(name).ok()) {
+                let metadata = file.metadata().map_err(io)?;
+                if metadata.is_file() {
+                    found.insert(digest, metadata.len());
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl StoreWriter {
+    /// Drops every release that is not in `keep`, and every blob that no release in `keep` needs.
+    /// Safe against a cut anywhere: a release is gone before the first of its blobs, and the same
+    /// call again finishes the work. The order of `keep` says whose names win in the index.
+    ///
+    /// # Errors
+    ///
+    /// When nothing would be kept, a release in `keep` is not there or cannot be read (then nothing
+    /// was dropped), or a file cannot be removed.
+    pub fn retire(&self, keep: &[Digest]) -> Result<Retired, StoreError> {
+        if keep.is_empty() {
+            return Err(StoreError::KeepsNothing);
+        }
+        // 1. All that is kept can be read, and so is known in full.
+        let kept = keep.iter().map(|digest| self.load(*digest)).collect::<Result<Vec<_>, _>>()?;
+        let needed: HashSet<Digest> =
+            kept.iter().flat_map(StoredRelease::blobs).map(|blob| blob.digest).collect();
+        let mut retired = Retired::default();
+        // 2. The others are releases no more, durably. One that cannot be read goes as well.
+        for digest in self.release_digests()?.into_iter().filter(|digest| !keep.contains(digest)) {
+            let release = self.load(digest).ok();
+            self.remove(&self.releases_folder().join(format!("{}.json", digest.hex())))?;
+            retired.releases.push((digest, release));
+        }
+        let folder = self.releases_folder();
+        sync_folder(&folder).map_err(|source| StoreError::Io { what: "sync", path: folder, source })?;
+        // 3. No name leads to what goes now.
+        self.write_index(&ordered(kept, keep))?;
+        // 4. Blobs that nobody needs.
+        for (digest, size) in self.blob_files()?.into_iter().filter(|(digest, _)| !needed.contains(digest)) {
+            self.remove(&self.blob_path(digest))?;
+            retired.blobs += 1;
+            retired.bytes = retired.bytes.saturating_add(size);
+        }
+        if retired.blobs > 0 {
+            let folder = self.blobs_folder();
+            sync_folder(&folder).map_err(|source| StoreError::Io { what: "sync", path: folder, source })?;
+        }
+        Ok(retired)
+    }
+
+    fn remove(&self, path: &std::path::Path) -> Result<(), StoreError> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(StoreError::Io { what: "remove", path: path.to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::Sample;
+    use super::*;
+    use crate::model::ErrorClass;
+
+    /// A small generator (xorshift), so that a failing round can be run again.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % bound
+        }
+    }
+
+    fn random(dice: &mut Dice, number: usize) -> Sample {
+        let images: Vec<(String, String)> = (0..dice.below(5))
+            .map(|_| {
+                let blob = dice.below(8);
+                (format!("r.example.com/app-{}:{}", dice.below(50), dice.below(3)), format!("image {blob}"))
+            })
+            .collect::<std::collections::BTreeMap<_, _>>()
+            .into_iter()
+            .collect();
+        let images: Vec<_> = images.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let mut sample = Sample::new("shop", &format!("{number}"), &images);
+        for _ in 0..dice.below(6) {
+            let layer = format!("shared layer {}", dice.below(10));
+            sample.add(&layer, "application/vnd.oci.image.layer.v1.tar+gzip");
+        }
+        // Sealing anew is what adding a referrer does; a release without images has none.
+        if !images.is_empty() {
+            sample.add_referrer(0, &format!("signature {}", dice.below(4)), None);
+        } else {
+            sample = Sample::new("shop", &format!("{number}"), &[]);
+        }
+        sample
+    }
+
+    #[test]
+    fn what_is_kept_stays_whole_and_what_is_dropped_is_gone() {
+        for round in 1..=25_u64 {
+            let mut dice = Dice(round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let folder = tempfile::tempdir().unwrap();
+            let writer = Store::open_or_create(folder.path(), "test").unwrap();
+            let samples: Vec<Sample> = (0..2 + dice.below(5) as usize)
+                .map(|number| {
+                    let sample = random(&mut dice, number);
+                    sample.ingest(&writer, number as i64);
+                    sample
+                })
+                .collect();
+            // An orphan, as a cut ingest leaves one.
+            writer.put_all([&b"orphan"[..]]).unwrap();
+            let mut keep: Vec<usize> = (0..samples.len()).filter(|_| dice.below(2) == 0).collect();
+            if keep.is_empty() {
+                keep.push(0);
+            }
+            let digests: Vec<Digest> = keep.iter().map(|at| samples[*at].release_digest()).collect();
+            let retired = writer.retire(&digests).unwrap();
+            assert_eq!(retired.releases.len(), samples.len() - keep.len(), "round {round}");
+            let stored = writer.releases().unwrap();
+            assert_eq!(stored.len(), keep.len());
+            let mut needed = HashSet::new();
+            for release in &stored {
+                writer.complete(release).unwrap_or_else(|error| panic!("round {round}: {error}"));
+                for blob in release.blobs() {
+                    assert_eq!(Digest::of(&writer.read_blob(blob.digest, 1 << 20).unwrap()), blob.digest);
+                    needed.insert(blob.digest);
+                }
+            }
+            let left: HashSet<Digest> = writer.blob_files().unwrap().into_keys().collect();
+            assert_eq!(left, needed, "round {round}: nothing is left over");
+            let again = writer.retire(&digests).unwrap();
+            assert_eq!((again.blobs, again.releases.len()), (0, 0), "a second time finds nothing to do");
+        }
+    }
+
+    #[test]
+    fn a_cut_between_any_two_steps_is_made_good_by_the_same_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Store::open_or_create(folder.path(), "test").unwrap();
+        let old = Sample::new("shop", "1", &[("r.example.com/a:1", "old"), ("r.example.com/b:1", "shared")]);
+        let new = Sample::new("shop", "2", &[("r.example.com/a:1", "new"), ("r.example.com/b:1", "shared")]);
+        let own = |sample: &Sample| -> Vec<Digest> {
+            let other: HashSet<Digest> = new.bytes.keys().copied().collect();
+            sample.bytes.keys().filter(|digest| !other.contains(digest)).copied().collect()
+        };
+        let record = writer.releases_folder().join(format!("{}.json", old.release_digest().hex()));
+        // The release file is gone and so are the first `cut` of its blobs.
+        for cut in 0..=own(&old).len() {
+            old.ingest(&writer, 1);
+            new.ingest(&writer, 2);
+            fs::remove_file(&record).unwrap();
+            for digest in &own(&old)[..cut] {
+                fs::remove_file(writer.blob_path(*digest)).unwrap();
+            }
+            let kept = &writer.releases().unwrap()[0];
+            writer.complete(kept).unwrap();
+            writer.retire(&[new.release_digest()]).unwrap();
+            writer.complete(kept).unwrap();
+            assert!(own(&old).iter().all(|digest| !writer.blob_path(*digest).exists()));
+        }
+    }
+
+    #[test]
+    fn nothing_is_dropped_when_the_list_of_what_to_keep_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Store::open_or_create(folder.path(), "test").unwrap();
+        let (one, two) = (Sample::new("shop", "1", &[]), Sample::new("shop", "2", &[]));
+        one.ingest(&writer, 1);
+        two.ingest(&writer, 2);
+        assert!(matches!(writer.retire(&[]), Err(StoreError::KeepsNothing)));
+        let error = writer.retire(&[one.release_digest(), Digest::of(b"none")]).unwrap_err();
+        assert!(matches!(error, StoreError::NoRelease { .. }), "{error}");
+        // A kept release that cannot be read: nobody knows what it needs.
+        fs::write(writer.blob_path(one.envelope.document.digest), b"x").unwrap();
+        assert!(writer.retire(&[one.release_digest()]).is_err());
+        assert_eq!(writer.release_digests().unwrap().len(), 2);
+        writer.complete(&writer.load(two.release_digest()).unwrap()).unwrap();
+        // One that is not kept may be unreadable, and goes.
+        let retired = writer.retire(&[two.release_digest()]).unwrap();
+        assert!(matches!(retired.releases[..], [(digest, None)] if digest == one.release_digest()));
+    }
+
+    #[test]
+    fn too_little_room_says_how_much_and_what_would_help() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Store::open_or_create(folder.path(), "test").unwrap();
+        let (one, two) = (Sample::new("shop", "1", &[]), Sample::new("shop", "2", &[]));
+        one.ingest(&writer, 1);
+        two.ingest(&writer, 2);
+        writer.check_space(&two.document.blobs, 1, &[]).unwrap();
+        let blob = |size| BlobEntry { digest: Digest::of(b"far too large"), size, media_type: String::new() };
+        for size in [1_u64 << 60, u64::MAX] {
+            let error = writer.check_space(&[blob(size)], 0, &[two.release_digest()]).unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Failed);
+            let StoreError::Space { unit: "bytes", needed, available, reclaimable, .. } = error else {
+                panic!("{error}")
+            };
+            let shared = media_type_empty();
+            let dropped: u64 =
+                one.bytes.iter().filter(|(digest, _)| **digest != shared).map(|(_, b)| b.len() as u64).sum();
+            assert!(needed >= size && available < needed);
+            assert_eq!(reclaimable, dropped);
+        }
+        // What is there already needs no room.
+        let there = blob(0);
+        assert!(writer.check_space([&there], u64::MAX, &[]).is_err());
+    }
+
+    fn media_type_empty() -> Digest {
+        Digest::of(crate::model::media_type::EMPTY_BYTES)
+    }
+}
