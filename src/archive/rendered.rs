@@ -5,7 +5,7 @@
 //! compares whole blocks, so there is one way to say a list of objects and no second parser to
 //! disagree with.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 use flate2::{Compression, GzBuilder};
@@ -299,6 +299,8 @@ fn read_exact(reader: &mut impl Read, buffer: &mut [u8]) -> Result<(), Option<Re
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
     use crate::model::Origin;
     use serde_json::Value;

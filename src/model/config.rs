@@ -1,10 +1,13 @@
 //! `fleetpack.yaml`: how a revision says what its release is.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::path::PathError;
 use super::{ImageRef, Platform, ReleaseName, ReleaseVersion, SafePath};
 
 /// Name of the configuration file at the root of a revision.
@@ -58,14 +61,61 @@ pub struct ConfigMetadata {
     pub name: ReleaseName,
 }
 
+/// A file or folder of the revision; `.` is its root. A leading `./` and a trailing `/` mean nothing.
+#[derive(Debug, Clone, PartialEq, Eq, schemars::JsonSchema)]
+pub struct SourcePath(#[schemars(with = "String")] Option<SafePath>);
+
+impl SourcePath {
+    /// The path below the folder `tree`.
+    #[must_use]
+    pub fn below(&self, tree: &Path) -> PathBuf {
+        self.0.as_ref().map_or_else(|| tree.to_owned(), |path| path.below(tree))
+    }
+}
+
+impl FromStr for SourcePath {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<Self, PathError> {
+        let mut rest = text;
+        while let Some(inner) = rest.strip_prefix("./") {
+            rest = inner;
+        }
+        rest = rest.strip_suffix('/').unwrap_or(rest);
+        match rest {
+            "." => Ok(Self(None)),
+            "" if text.starts_with('.') => Ok(Self(None)),
+            _ => rest.parse().map(|path| Self(Some(path))),
+        }
+    }
+}
+
+impl fmt::Display for SourcePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_ref().map_or(".", SafePath::as_str))
+    }
+}
+
+impl Serialize for SourcePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SourcePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// One source of manifests: exactly one of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SourceConfig {
     /// A kustomization folder below the root of the revision.
-    Kustomize(SafePath),
+    Kustomize(SourcePath),
     /// A YAML file, or a folder whose YAML files are read, folders below it included.
-    Path(SafePath),
+    Path(SourcePath),
 }
 
 impl<'de> Deserialize<'de> for SourceConfig {
@@ -74,8 +124,8 @@ impl<'de> Deserialize<'de> for SourceConfig {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Fields {
-            kustomize: Option<SafePath>,
-            path: Option<SafePath>,
+            kustomize: Option<SourcePath>,
+            path: Option<SourcePath>,
         }
         match Fields::deserialize(deserializer)? {
             Fields { kustomize: Some(folder), path: None } => Ok(Self::Kustomize(folder)),
@@ -112,5 +162,26 @@ pub struct ImagesConfig {
 impl ImagesConfig {
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_paths_as_people_write_them() {
+        for (text, want) in [
+            ("deploy/site", "deploy/site"),
+            ("extra/", "extra"),
+            ("./extra", "extra"),
+            (".", "."),
+            ("./", "."),
+        ] {
+            assert_eq!(text.parse::<SourcePath>().unwrap().to_string(), want);
+        }
+        for bad in ["", "/", "/etc", "..", "a/../b", "a//"] {
+            assert!(bad.parse::<SourcePath>().is_err(), "{bad:?}");
+        }
     }
 }
