@@ -3,6 +3,7 @@
 //! Objects travel as JSON values, never through typed structs: what a manifest says and this
 //! crate does not know reaches the server all the same.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -349,22 +350,27 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn transport(error: &kube::Error) -> CallError {
+    // The library's own words for its layers say nothing to a person.
+    let why = match error {
+        kube::Error::Service(inner) => chain(&**inner),
+        _ => error.source().map_or_else(|| chain(error), chain),
+    };
     match error {
-        kube::Error::Auth(_) | kube::Error::RustlsTls(_) => return CallError::Certificate(chain(error)),
-        _ => {}
+        kube::Error::Auth(_) | kube::Error::RustlsTls(_) => CallError::Certificate(why),
+        _ if is_certificate(error) => CallError::Certificate(why),
+        _ => CallError::Transport(why),
     }
-    // The TLS library's error travels inside an io::Error of this kind; its type is not ours to
-    // name, since the crate does not depend on it.
-    let mut next: Option<&dyn std::error::Error> = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::InvalidData
-        {
-            return CallError::Certificate(chain(error));
-        }
-        next = cause.source();
-    }
-    CallError::Transport(chain(error))
+}
+
+/// Whether the TLS library did not like the other side's certificate. Its error type is not ours
+/// to name, since the crate does not depend on it: it travels inside an I/O error of this kind,
+/// and those that concern certificates say so.
+fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().is_some_and(|io| {
+        (io.kind() == std::io::ErrorKind::InvalidData && io.to_string().contains("certificate"))
+            || io.get_ref().is_some_and(|inner| is_certificate(inner))
+    });
+    inner || error.source().is_some_and(is_certificate)
 }
 
 impl Cluster {

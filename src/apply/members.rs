@@ -54,7 +54,8 @@ pub(super) async fn members(
             vec![None]
         };
         for namespace in everywhere {
-            let listed = list(cluster, &resource, namespace, &format!("{PART_OF}={set}"), depth).await;
+            let listed =
+                list(cluster, &resource, namespace, &format!("{PART_OF}={set}"), depth, PATIENCE).await;
             let listed = match listed {
                 Ok(listed) => listed,
                 Err(error) if error.is_not_found() => continue,
@@ -116,6 +117,7 @@ pub(super) async fn list(
     namespace: Option<&str>,
     selector: &str,
     depth: Depth,
+    patience: Duration,
 ) -> Result<Vec<Value>, CallError> {
     let mut found: Vec<Value> = Vec::new();
     let mut more = String::new();
@@ -129,7 +131,7 @@ pub(super) async fn list(
         if !more.is_empty() {
             call = call.query("continue", more.clone());
         }
-        let answer = match cluster.call(&call, PATIENCE).await {
+        let answer = match cluster.call(&call, patience).await {
             Ok(answer) => answer.value,
             // The server forgot where the list was: from the start.
             Err(error) if error.code() == 410 && restarts < 3 => {

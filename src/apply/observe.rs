@@ -477,7 +477,7 @@ impl Context<'_> {
             _ if self.changing.contains(&kind) => {
                 Trial::Unchecked { why: "this release changes the definition of its kind".into() }
             }
-            422 if is_there && is_immutable(status) => Trial::Immutable { why },
+            422 if is_there && is_immutable(status) => Trial::Immutable { why: immutable_fields(status) },
             _ => Trial::Refused { why, forbidden: false },
         };
         Ok((trial, Vec::new()))
@@ -520,6 +520,17 @@ fn is_immutable(status: &kube::core::Status) -> bool {
                 || (cause.reason == "FieldValueForbidden"
                     && (cause.message.contains("updates to") || cause.message.contains("may not be changed")))
         })
+}
+
+/// The fields that can never change. Where the server repeats their whole value, it is left out.
+fn immutable_fields(status: &kube::core::Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let fields = causes.take(5).map(|cause| {
+        let is_plain = cause.message.ends_with("field is immutable");
+        let why = if is_plain { "field is immutable".to_owned() } else { shorten(&cause.message) };
+        format!("`{}`: {why}", shorten(&cause.field))
+    });
+    fields.collect::<Vec<_>>().join("; ")
 }
 
 /// `conflict with "kubectl-edit" using apps/v1` to `kubectl-edit`.

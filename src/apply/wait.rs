@@ -23,6 +23,8 @@ use crate::model::{Event, ObjectId, Origin, Progress};
 /// Pauses between polls.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long one question is asked again: the next poll asks anyway.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Objects whose pods are looked at in each poll, for the line of progress.
 const LOOKED_AT: usize = 3;
 /// Objects that the report explains.
@@ -200,7 +202,8 @@ impl<'a> Watch<'a> {
         self.unreachable = None;
         for (resource, namespace, members) in &self.groups {
             let listed =
-                list(self.cluster, resource, namespace.as_deref(), &self.selector, Depth::Whole).await;
+                list(self.cluster, resource, namespace.as_deref(), &self.selector, Depth::Whole, PATIENCE)
+                    .await;
             let listed = match listed {
                 Ok(listed) => listed,
                 Err(error) => {

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should stop right there"
 )]
 
+mod apply;
 mod git;
 mod git_store;
 mod layering;

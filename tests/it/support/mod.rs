@@ -2,6 +2,7 @@
 //! One file a purpose; a test module takes what it needs.
 #![allow(dead_code, reason = "each test module uses a part of it")]
 
+pub mod cluster;
 pub mod command;
 pub mod repository;
 pub mod testbed;

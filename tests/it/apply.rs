@@ -1,0 +1,823 @@
+//! Releases on a real control plane: what is created, changed, left alone, pruned, gone back to.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fleetpack::apply::{
+    self, ApplyError, Cluster, ClusterTarget, Observation, PlanOptions, ReleaseObjects, StepSink, Unrecorded,
+};
+use fleetpack::model::progress::{Event, Progress, Silent};
+use fleetpack::model::{Digest, ErrorClass, ObjectId, Origin, Plan, RenderedObject};
+use serde_json::Value;
+
+use crate::support::cluster::{self, Line};
+
+/// A sink that keeps the steps, and can refuse one.
+#[derive(Default)]
+struct Steps {
+    taken: Vec<String>,
+    refuse: Option<&'static str>,
+}
+
+impl StepSink for Steps {
+    fn step(&mut self, step: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.refuse == Some(step) {
+            return Err("the disk is full".into());
+        }
+        self.taken.push(step.to_owned());
+        Ok(())
+    }
+}
+
+/// A sink that keeps the lines.
+#[derive(Default, Clone)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Progress for Lines {
+    fn event(&self, event: Event) {
+        if let Event::Item(line) | Event::Note(line) | Event::Warning(line) = event {
+            self.0.lock().unwrap().push(line);
+        }
+    }
+}
+
+/// The objects of YAML documents, each with the line it begins on.
+pub fn objects(yaml: &str) -> Vec<RenderedObject> {
+    let mut found = Vec::new();
+    let mut line = 1;
+    for document in yaml.trim_start().split("---\n") {
+        let value: Value =
+            serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{error}: {document}"));
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        if !document.trim().is_empty() {
+            found.push(RenderedObject {
+                id: ObjectId {
+                    api_version: text(&value["apiVersion"]).unwrap(),
+                    kind: text(&value["kind"]).unwrap(),
+                    namespace: text(&value["metadata"]["namespace"]),
+                    name: text(&value["metadata"]["name"]).unwrap(),
+                },
+                origin: Origin { file: "site.yaml".into(), line: Some(line) },
+                value,
+            });
+        }
+        line += document.lines().count() as u64 + 1;
+    }
+    found
+}
+
+pub fn release(name: &str, version: &str, yaml: &str) -> ReleaseObjects {
+    ReleaseObjects {
+        name: name.parse().unwrap(),
+        version: version.parse().unwrap(),
+        digest: Digest::of(format!("{name} {version}").as_bytes()),
+        sequence: 1,
+        objects: objects(yaml),
+    }
+}
+
+async fn connect() -> Cluster {
+    let kubeconfig = Some(cluster::control_plane().kubeconfig.clone());
+    apply::connect(&ClusterTarget { kubeconfig, context: None }).await.unwrap()
+}
+
+async fn seen(cluster: &Cluster, release: ReleaseObjects) -> (Observation, Plan) {
+    let seen = apply::observe(cluster, release, &Silent).await.unwrap();
+    let plan = apply::plan(&seen, PlanOptions::default()).unwrap();
+    (seen, plan)
+}
+
+/// Applies a release to the end and answers with its plan.
+async fn applied(cluster: &Cluster, release: ReleaseObjects) -> Plan {
+    let (seen, plan) = seen(cluster, release).await;
+    apply::execute(cluster, &seen, &plan, &mut Unrecorded, &Silent).await.unwrap();
+    apply::wait(cluster, &seen, Duration::from_secs(120), &Silent).await.unwrap();
+    apply::prune(cluster, &seen, &plan, Duration::from_secs(60), &Silent).await.unwrap();
+    plan
+}
+
+async fn refused(cluster: &Cluster, release: ReleaseObjects) -> ApplyError {
+    match apply::observe(cluster, release, &Silent).await {
+        Err(error) => error,
+        Ok(seen) => apply::plan(&seen, PlanOptions::default()).unwrap_err(),
+    }
+}
+
+fn names(objects: &[ObjectId]) -> Vec<String> {
+    objects.iter().map(ToString::to_string).collect()
+}
+
+/// Resource versions of everything that carries the set's label.
+fn versions(name: &str, kinds: &str) -> Vec<(String, String)> {
+    let label = format!("applyset.kubernetes.io/part-of={}", apply::apply_set_id(&name.parse().unwrap()));
+    let list = cluster::control_plane().get(&[kinds, "-A", "-l", &label]);
+    let items = list["items"].as_array().unwrap();
+    let version = |item: &Value| {
+        let metadata = &item["metadata"];
+        let name = format!("{} {}", item["kind"].as_str().unwrap(), metadata["name"].as_str().unwrap());
+        (name, metadata["resourceVersion"].as_str().unwrap().to_owned())
+    };
+    items.iter().map(version).collect()
+}
+
+const MIXED: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: web, namespace: mixed}
+data: {GREETING: hello, FLAG: "yes"}
+---
+apiVersion: mixed.fleetpack.test/v1
+kind: Crate
+metadata: {name: first, namespace: mixed}
+spec: {size: 3}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: mixed}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      serviceAccountName: web
+      containers: [{name: web, image: "fleetpack.test/web:1", env: [{name: A, value: "1"}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: mixed}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: web, namespace: mixed}
+stringData: {password: hunter2}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: web, namespace: mixed}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: web, namespace: mixed}
+rules: [{apiGroups: [""], resources: [configmaps], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: web, namespace: mixed}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: web}
+subjects: [{kind: ServiceAccount, name: web, namespace: mixed}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: "mixed:reader"}
+rules: [{apiGroups: [""], resources: [nodes], verbs: [get]}]
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: mixed-high}
+value: 1000
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: mixed}
+spec: {storageClassName: mixed-late, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: mixed-late}
+provisioner: fleetpack.test/none
+volumeBindingMode: WaitForFirstConsumer
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: mixed}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: crates.mixed.fleetpack.test}
+spec:
+  group: mixed.fleetpack.test
+  scope: Namespaced
+  names: {kind: Crate, plural: crates, singular: crate, listKind: CrateList}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties: {spec: {type: object, properties: {size: {type: integer}}}}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_comes_changes_goes_and_comes_back() {
+    let api = connect().await;
+    let kube = cluster::control_plane();
+    assert!(api.server_version().starts_with("v1."), "{}", api.server_version());
+
+    // First: all is new, and planning it leaves no trace.
+    let (first, plan) = seen(&api, release("mixed", "1", MIXED)).await;
+    assert_eq!((plan.create.len(), plan.change.len(), plan.unchanged.len()), (14, 0, 0));
+    let unchecked = |name: &str| {
+        let create = plan.create.iter().find(|create| create.object.to_string() == name).unwrap();
+        create.unchecked.clone().unwrap_or_default()
+    };
+    assert_eq!(unchecked("Crate mixed/first"), "its kind comes with a definition of this release");
+    assert_eq!(unchecked("ConfigMap mixed/web"), "this release creates the namespace `mixed`");
+    assert_eq!(unchecked("Namespace mixed"), "");
+    assert_eq!(kube.kubectl(&["get", "namespace", "mixed"]).code, 1);
+    let mut steps = Steps::default();
+    apply::execute(&api, &first, &plan, &mut steps, &Silent).await.unwrap();
+    assert_eq!(steps.taken, ["stage:1", "stage:2", "stage:3"]);
+    let report = apply::wait(&api, &first, Duration::from_secs(60), &Silent).await.unwrap();
+    assert_eq!((report.ready, report.total), (14, 14));
+    // Before the end the cluster says that it is on its way, after it what it runs.
+    let mixed = "mixed".parse().unwrap();
+    let on_the_way = apply::status(&api, Some(&mixed)).await.unwrap();
+    assert_eq!(on_the_way[0].digest, None);
+    assert_eq!(on_the_way[0].applying, Some(plan.release.digest.to_string()));
+    apply::prune(&api, &first, &plan, Duration::from_secs(30), &Silent).await.unwrap();
+    let status = apply::status(&api, Some(&mixed)).await.unwrap();
+    assert_eq!(status[0].digest, Some(plan.release.digest.to_string()));
+    assert_eq!((status[0].version.as_deref(), status[0].applying.as_deref()), (Some("1"), None));
+    assert_eq!((status[0].objects, status[0].ready), (14, 14));
+
+    // The inventory is an ApplySet that others can read.
+    let parent = kube.get(&["configmap", "fleetpack-mixed", "-n", "fleetpack-system"]);
+    let annotations = &parent["metadata"]["annotations"];
+    assert_eq!(
+        annotations["applyset.kubernetes.io/tooling"],
+        concat!("fleetpack/v", env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(annotations["applyset.kubernetes.io/additional-namespaces"], "mixed");
+    let kinds = annotations["applyset.kubernetes.io/contains-group-kinds"].as_str().unwrap();
+    assert!(
+        kinds.starts_with("ClusterRole.rbac.authorization.k8s.io,ConfigMap,Crate.mixed.fleetpack.test,"),
+        "{kinds}"
+    );
+    assert_eq!(parent["metadata"]["labels"]["applyset.kubernetes.io/id"], apply::apply_set_id(&mixed));
+    let kinds = "configmap,deployment,service,secret,serviceaccount,role,rolebinding,pvc";
+    assert_eq!(versions("mixed", kinds).len(), 8);
+    let web = kube.get(&["configmap", "web", "-n", "mixed", "--show-managed-fields"]);
+    assert_eq!(web["metadata"]["managedFields"][0]["manager"], "fleetpack");
+    assert_eq!(web["metadata"]["managedFields"][0]["operation"], "Apply");
+
+    // Again: nothing differs, and nothing is written. (Controllers still write the status of claims.)
+    let kinds =
+        "configmap,deployment,service,secret,serviceaccount,role,rolebinding,clusterrole,priorityclass";
+    let before = versions("mixed", kinds);
+    let plan = applied(&api, release("mixed", "1", MIXED)).await;
+    assert!(plan.changes_nothing(), "{plan}");
+    assert_eq!(plan.unchanged.len(), 14);
+    assert_eq!(versions("mixed", kinds), before);
+
+    // The next version: two changes, three objects fewer.
+    let mut second = MIXED
+        .replace("GREETING: hello, ", "GREETING: hi, ")
+        .replace("hunter2", "hunter3")
+        .replace("replicas: 0", "replicas: 0\n  revisionHistoryLimit: 3")
+        .replace("fleetpack.test/web:1", "fleetpack.test/web:2")
+        .replace("size: 3}", "size: 4}");
+    for gone in ["kind: Service\n", "kind: PersistentVolumeClaim\n", "kind: PriorityClass\n"] {
+        let kept: Vec<_> = second.split("---\n").filter(|document| !document.contains(gone)).collect();
+        second = kept.join("---\n");
+    }
+    let (next, plan) = seen(&api, release("mixed", "2", &second)).await;
+    let fields: Vec<_> = plan
+        .change
+        .iter()
+        .flat_map(|change| change.fields.iter().map(move |field| format!("{}: {field}", change.object)))
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            r#"ConfigMap mixed/web: data.GREETING: "hello" -> "hi""#,
+            r#"Secret mixed/web: data.password: "(secret, before)" -> "(secret, after)""#,
+            r#"Deployment mixed/web: spec.template.spec.containers[name=web].image: "fleetpack.test/web:1" -> "fleetpack.test/web:2""#,
+            "Deployment mixed/web: spec.revisionHistoryLimit: 10 -> 3",
+            "Crate mixed/first: spec.size: 3 -> 4",
+        ]
+    );
+    assert!(!plan.to_string().contains("hunter"), "{plan}");
+    assert_eq!(names(&plan.prune), ["Service mixed/web", "PriorityClass mixed-high"]);
+    assert_eq!(plan.kept[0].object.to_string(), "PersistentVolumeClaim mixed/data");
+    assert_eq!(plan.from.as_ref().unwrap().version.as_deref(), Some("1"));
+    assert_eq!(versions("mixed", kinds), before, "a dry run changes nothing");
+    apply::execute(&api, &next, &plan, &mut Unrecorded, &Silent).await.unwrap();
+    apply::wait(&api, &next, Duration::from_secs(60), &Silent).await.unwrap();
+    assert_eq!(kube.kubectl(&["get", "service", "web", "-n", "mixed"]).code, 0, "pruning comes last");
+    let pruned = apply::prune(&api, &next, &plan, Duration::from_secs(60), &Silent).await.unwrap();
+    assert_eq!(names(&pruned.deleted), ["Service mixed/web", "PriorityClass mixed-high"]);
+    assert_eq!(names(&pruned.kept), ["PersistentVolumeClaim mixed/data"]);
+    assert_eq!(kube.kubectl(&["get", "service", "web", "-n", "mixed"]).code, 1);
+    assert_eq!(kube.kubectl(&["get", "pvc", "data", "-n", "mixed"]).code, 0);
+    let parent = kube.get(&["configmap", "fleetpack-mixed", "-n", "fleetpack-system"]);
+    let kinds_now = parent["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"].clone();
+    assert!(!kinds_now.as_str().unwrap().split(',').any(|kind| kind == "Service"), "{kinds_now}");
+    assert!(kinds_now.as_str().unwrap().contains("PersistentVolumeClaim"), "kept members stay members");
+
+    // Back to the first: what changed goes back, what went comes back.
+    let plan = applied(&api, release("mixed", "1", MIXED)).await;
+    assert_eq!(plan.create.len(), 2, "{plan}");
+    assert_eq!(plan.change.len(), 4, "{plan}");
+    let web = kube.get(&["configmap", "web", "-n", "mixed"]);
+    assert_eq!(web["data"]["GREETING"], "hello");
+    let deployment = kube.get(&["deployment", "web", "-n", "mixed"]);
+    assert_eq!(deployment["spec"]["revisionHistoryLimit"], 10, "a field that left goes back to its default");
+    assert!(kube.get(&["service", "web", "-n", "mixed"])["spec"]["clusterIP"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_between_stages_is_finished_by_the_same_command() {
+    let api = connect().await;
+    let kube = cluster::control_plane();
+    let yaml = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: cut}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: a, namespace: cut}
+data: {a: \"1\"}
+";
+    let (first, plan) = seen(&api, release("cut", "1", yaml)).await;
+    let mut steps = Steps { refuse: Some("stage:1"), ..Steps::default() };
+    let error = apply::execute(&api, &first, &plan, &mut steps, &Silent).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::ClusterBroken);
+    assert_eq!(
+        error.to_string(),
+        "stage 1 (definitions, namespaces and cluster roles) failed: \
+         cannot record the step `stage:1`: the disk is full"
+    );
+    assert_eq!(kube.kubectl(&["get", "configmap", "a", "-n", "cut"]).code, 1, "the next stage did not begin");
+    let plan = applied(&api, release("cut", "1", yaml)).await;
+    assert_eq!(names(&plan.unchanged), ["Namespace cut"]);
+    assert_eq!(plan.from.unwrap().applying, Some(plan.release.digest.to_string()));
+
+    // A release that was cut after it made an object: the one before takes it away again.
+    let more = format!("{yaml}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: b, namespace: cut}}\n");
+    let (second, plan) = seen(&api, release("cut", "2", &more)).await;
+    apply::execute(&api, &second, &plan, &mut Unrecorded, &Silent).await.unwrap();
+    assert_eq!(kube.kubectl(&["get", "secret", "b", "-n", "cut"]).code, 0);
+    let plan = applied(&api, release("cut", "1", yaml)).await;
+    assert_eq!(names(&plan.prune), ["Secret cut/b"]);
+    assert_eq!(kube.kubectl(&["get", "secret", "b", "-n", "cut"]).code, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_cut_midway_is_waited_out() {
+    let kube = cluster::control_plane();
+    let folder = tempfile::tempdir().unwrap();
+    let line = Line::to(kube.address()).await;
+    let kubeconfig = kube.changed_kubeconfig(folder.path(), |mut config| {
+        config["clusters"][0]["cluster"]["server"] = format!("https://{}", line.address).into();
+        config
+    });
+    let api = apply::connect(&ClusterTarget { kubeconfig: Some(kubeconfig), context: None }).await.unwrap();
+    let mut yaml = "apiVersion: v1\nkind: Namespace\nmetadata: {name: line}\n".to_owned();
+    for n in 0..40 {
+        yaml += &format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}, namespace: line}}\n");
+    }
+    let (first, plan) = seen(&api, release("line", "1", &yaml)).await;
+    // The line goes when the twentieth object is there, and comes back after two seconds.
+    struct Cutter(Arc<std::sync::atomic::AtomicBool>, std::sync::atomic::AtomicUsize);
+    impl Progress for Cutter {
+        fn event(&self, event: Event) {
+            use std::sync::atomic::Ordering::SeqCst;
+            if matches!(event, Event::Item(_)) && self.1.fetch_add(1, SeqCst) == 20 {
+                self.0.store(true, SeqCst);
+                let line = self.0.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    line.store(false, SeqCst);
+                });
+            }
+        }
+    }
+    let cutter = Cutter(line.switch(), Default::default());
+    apply::execute(&api, &first, &plan, &mut Unrecorded, &cutter).await.unwrap();
+    assert!(cutter.1.load(std::sync::atomic::Ordering::SeqCst) >= 41);
+    assert_eq!(versions("line", "configmap").len(), 40);
+
+    // While it stays cut, waiting goes on until its time is over, and says why.
+    line.cut(true);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let error = apply::wait(&api, &first, Duration::from_secs(1), &Silent).await.unwrap_err();
+    let ApplyError::Unhealthy(report) = &error else { panic!("{error}") };
+    assert!(report.unreachable.is_some(), "{error}");
+    let error = apply::observe(&api, release("line", "1", &yaml), &Silent).await.unwrap_err();
+    assert!(matches!(error, ApplyError::Unreachable { .. }), "{error}");
+    assert_eq!(error.class(), ErrorClass::Failed);
+    line.cut(false);
+    apply::wait(&api, &first, Duration::from_secs(30), &Silent).await.unwrap();
+    apply::prune(&api, &first, &plan, Duration::from_secs(1), &Silent).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_changed_is_told_and_taken_back() {
+    let api = connect().await;
+    let kube = cluster::control_plane();
+    let yaml = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: taken}
+data: {mine: \"1\"}
+";
+    applied(&api, release("taken", "1", yaml)).await;
+    // No namespace in the manifest: the context's, which is `default`.
+    kube.kubectl(&[
+        "patch",
+        "configmap",
+        "taken",
+        "-n",
+        "default",
+        "--type=merge",
+        "-p",
+        r#"{"data":{"mine":"2","theirs":"3"}}"#,
+        "--field-manager=somebody",
+    ])
+    .ok();
+    let (_, plan) = seen(&api, release("taken", "1", yaml)).await;
+    assert_eq!(plan.warnings, ["1 objects name no namespace: they go to `default`"]);
+    assert_eq!(plan.change[0].fields.len(), 1);
+    assert_eq!(plan.change[0].fields[0].to_string(), r#"data.mine: "2" -> "1""#);
+    assert_eq!(plan.change[0].taken_over[0].manager, "somebody");
+    assert_eq!(plan.change[0].taken_over[0].field, ".data.mine");
+    applied(&api, release("taken", "1", yaml)).await;
+    let data = kube.get(&["configmap", "taken", "-n", "default"])["data"].clone();
+    assert_eq!(data, serde_json::json!({"mine": "1", "theirs": "3"}));
+    // Another release may not take it.
+    let error = refused(&api, release("thief", "1", yaml)).await;
+    assert_eq!(error.class(), ErrorClass::Refused);
+    assert!(
+        error.to_string().starts_with(
+            "ConfigMap default/taken (site.yaml:1) belongs to another set of objects: `applyset-"
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ready_is_named() {
+    let api = connect().await;
+    let yaml = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: unready}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: unready}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: \"fleetpack.test/web:1\"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: alone, namespace: unready}
+spec: {containers: [{name: a, image: \"fleetpack.test/a:1\"}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: ready, namespace: unready}
+";
+    let (first, plan) = seen(&api, release("unready", "1", yaml)).await;
+    apply::execute(&api, &first, &plan, &mut Unrecorded, &Silent).await.unwrap();
+    let lines = Lines::default();
+    let error = apply::wait(&api, &first, Duration::from_secs(6), &lines).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::ClusterBroken);
+    let text = error.to_string();
+    for part in [
+        "2 of 4 objects are not ready after ",
+        "Deployment unready/web (site.yaml:5): 0 of 1 replicas available",
+        "Pod unready/alone (site.yaml:14): Unschedulable: ",
+        "    Pod unready/web-",
+    ] {
+        assert!(text.contains(part), "wanted `{part}` in:\n{text}");
+    }
+    let said = lines.0.lock().unwrap().join("\n");
+    assert!(said.contains("2 of 4 ready; waiting for "), "{said}");
+    assert!(said.contains("(Unschedulable: no nodes available"), "{said}");
+    let status = apply::status(&api, Some(&"unready".parse().unwrap())).await.unwrap();
+    assert_eq!((status[0].objects, status[0].ready), (4, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finished_jobs_run_again_and_running_ones_stay() {
+    let api = connect().await;
+    let kube = cluster::control_plane();
+    // Nobody but this test says how the Job fares.
+    let yaml = |image: u8| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: migrate, namespace: default}}\nspec:\n  \
+             managedBy: fleetpack.test/nobody\n  template:\n    spec: {{restartPolicy: Never, \
+             containers: [{{name: m, image: \"fleetpack.test/m:{image}\"}}]}}\n"
+        )
+    };
+    let (first, plan) = seen(&api, release("job", "1", &yaml(1))).await;
+    apply::execute(&api, &first, &plan, &mut Unrecorded, &Silent).await.unwrap();
+    let error = apply::wait(&api, &first, Duration::from_secs(1), &Silent).await.unwrap_err();
+    assert!(error.to_string().contains("0 of 1 runs succeeded, 0 active"), "{error}");
+    let error = refused(&api, release("job", "2", &yaml(2))).await;
+    assert_eq!(error.class(), ErrorClass::Failed);
+    let text =
+        "Job default/migrate (site.yaml:1): `spec.template`: field is immutable; the Job has not finished";
+    assert!(error.to_string().contains(text), "{error}");
+    let uid = || kube.get(&["job", "migrate"])["metadata"]["uid"].as_str().unwrap().to_owned();
+    let say = |succeeded: bool| {
+        let time = "2026-01-01T00:00:00Z";
+        let condition = |kind: &str| {
+            format!(r#"{{"type":"{kind}","status":"True","reason":"Test","lastTransitionTime":"{time}"}}"#)
+        };
+        let status = if succeeded {
+            format!(
+                r#""completionTime":"{time}","succeeded":1,"conditions":[{},{}]"#,
+                condition("SuccessCriteriaMet"),
+                condition("Complete")
+            )
+        } else {
+            format!(r#""failed":1,"conditions":[{},{}]"#, condition("FailureTarget"), condition("Failed"))
+        };
+        let patch = format!(r#"{{"status":{{"startTime":"{time}",{status}}}}}"#);
+        kube.kubectl(&["patch", "job", "migrate", "--subresource=status", "--type=merge", "-p", &patch]).ok();
+    };
+    let before = uid();
+    say(false);
+    // A failed Job ends the wait at once, and the same release runs it again.
+    let error = apply::wait(&api, &first, Duration::from_secs(600), &Silent).await.unwrap_err();
+    assert!(error.to_string().contains("Job default/migrate (site.yaml:1): Test"), "{error}");
+    let (again, plan) = seen(&api, release("job", "1", &yaml(1))).await;
+    assert_eq!(plan.change[0].recreate.as_deref(), Some("the Job failed; it is run again"));
+    apply::execute(&api, &again, &plan, &mut Unrecorded, &Silent).await.unwrap();
+    assert_ne!(uid(), before);
+    say(true);
+    apply::wait(&api, &again, Duration::from_secs(30), &Silent).await.unwrap();
+    let (_, plan) = seen(&api, release("job", "1", &yaml(1))).await;
+    assert!(plan.changes_nothing(), "{plan}");
+    let (second, plan) = seen(&api, release("job", "2", &yaml(2))).await;
+    let change = &plan.change[0];
+    assert_eq!(change.recreate.as_deref(), Some("a Job cannot be changed, and this one has finished"));
+    assert_eq!(
+        change.fields[0].to_string(),
+        r#"spec.template.spec.containers[name=m].image: "fleetpack.test/m:1" -> "fleetpack.test/m:2""#
+    );
+    let before = uid();
+    apply::execute(&api, &second, &plan, &mut Unrecorded, &Silent).await.unwrap();
+    assert_ne!(uid(), before);
+    let image = kube.get(&["job", "migrate"])["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    assert_eq!(image, "fleetpack.test/m:2");
+}
+
+mod refusals {
+    //! Each is told before anything changes.
+
+    use super::*;
+
+    const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: default}\n";
+
+    #[track_caller]
+    fn says(error: &ApplyError, class: ErrorClass, text: &str) {
+        assert_eq!(error.to_string(), text);
+        assert_eq!(error.class(), class);
+    }
+
+    /// The release left nothing behind, not even its inventory.
+    fn untouched(name: &str) {
+        let parent = format!("fleetpack-{name}");
+        let kube = cluster::control_plane();
+        assert_eq!(kube.kubectl(&["get", "configmap", &parent, "-n", "fleetpack-system"]).code, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn kinds_and_namespaces_that_are_missing() {
+        let api = connect().await;
+        let yaml = format!(
+            "{CONFIG_MAP}---\napiVersion: monitoring.fleetpack.test/v1\nkind: Rule\nmetadata: {{name: r, namespace: default}}\n\
+             ---\napiVersion: apps/v9\nkind: Deployment\nmetadata: {{name: d, namespace: default}}\n"
+        );
+        let error = refused(&api, release("missing", "1", &yaml)).await;
+        says(
+            &error,
+            ErrorClass::Incomplete,
+            &format!(
+                "Kubernetes {} here lacks what the release needs:\n  \
+                 kind `Rule` of `monitoring.fleetpack.test/v1`, which Rule default/r (site.yaml:5) needs\n  \
+                 kind `Deployment` of `apps/v9`, which Deployment default/d (site.yaml:9) needs",
+                api.server_version()
+            ),
+        );
+        let elsewhere = CONFIG_MAP.replace("default", "nowhere");
+        let error = refused(&api, release("missing", "1", &elsewhere)).await;
+        says(
+            &error,
+            ErrorClass::Incomplete,
+            "namespaces are missing that no object of the release creates:\n  \
+             `nowhere`, which ConfigMap nowhere/a (site.yaml:1) needs",
+        );
+        untouched("missing");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn namespaces_that_are_being_deleted() {
+        let api = connect().await;
+        let kube = cluster::control_plane();
+        let folder = tempfile::tempdir().unwrap();
+        kube.put(
+            folder.path(),
+            "{apiVersion: v1, kind: Namespace, metadata: {name: dying}}\n---\n{apiVersion: v1, kind: ConfigMap, \
+             metadata: {name: held, namespace: dying, finalizers: [fleetpack.test/hold]}}\n",
+            &[],
+        );
+        kube.kubectl(&["delete", "namespace", "dying", "--wait=false"]).ok();
+        let yaml = CONFIG_MAP.replace("default", "dying");
+        let with_namespace =
+            format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: dying}}\n---\n{yaml}");
+        for yaml in [yaml, with_namespace] {
+            let error = refused(&api, release("dying", "1", &yaml)).await;
+            assert_eq!(error.class(), ErrorClass::Failed);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("the namespace `dying` is being deleted (phase Terminating), so "),
+                "{text}"
+            );
+            assert!(error.hint().unwrap().contains("kubectl get namespace dying"));
+        }
+        untouched("dying");
+        kube.kubectl(&[
+            "patch",
+            "configmap",
+            "held",
+            "-n",
+            "dying",
+            "--type=merge",
+            "-p",
+            r#"{"metadata":{"finalizers":null}}"#,
+        ])
+        .ok();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn objects_that_cannot_be_applied() {
+        let api = connect().await;
+        let error = refused(&api, release("bad", "1", "")).await;
+        assert_eq!(error.class(), ErrorClass::Refused);
+        let error = refused(&api, release("bad", "1", &format!("{CONFIG_MAP}---\n{CONFIG_MAP}"))).await;
+        says(
+            &error,
+            ErrorClass::Failed,
+            "ConfigMap default/a stands twice in the release: in site.yaml:1 and in site.yaml:5",
+        );
+        // Without a namespace it is the same object.
+        let bare = CONFIG_MAP.replace(", namespace: default", "");
+        let error = refused(&api, release("bad", "1", &format!("{CONFIG_MAP}---\n{bare}"))).await;
+        assert!(matches!(error, ApplyError::Duplicate { .. }), "{error}");
+        let scoped = "apiVersion: v1\nkind: Namespace\nmetadata: {name: odd, namespace: x}\n";
+        let error = refused(&api, release("bad", "1", scoped)).await;
+        says(
+            &error,
+            ErrorClass::Failed,
+            "Namespace x/odd (site.yaml:1): names the namespace `x`, but its kind belongs to the whole cluster",
+        );
+        let asked = "apiVersion: authentication.k8s.io/v1\nkind: TokenReview\nmetadata: {name: t}\n";
+        let error = refused(&api, release("bad", "1", asked)).await;
+        assert!(error.to_string().contains("objects of kind `TokenReview` are asked, not kept"), "{error}");
+        // What the server would refuse is told all at once.
+        let wrong = format!(
+            "{}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d, namespace: default}}\nspec: {{replikas: 1}}\n\
+             ---\napiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: default}}\nspec: {{ports: [{{port: 0}}]}}\n",
+            CONFIG_MAP.replace("name: a", "name: Bad_Name")
+        );
+        let error = refused(&api, release("bad", "1", &wrong)).await;
+        assert_eq!(error.class(), ErrorClass::Failed);
+        let text = error.to_string();
+        for part in [
+            "the API server would refuse 3 objects of the release; nothing was changed:\n",
+            "ConfigMap default/Bad_Name (site.yaml:1): `metadata.name`: ",
+            "Deployment default/d (site.yaml:5): ",
+            ".spec.replikas: field not declared in schema",
+            "Service default/s (site.yaml:10): `spec.ports[0].port`: Invalid value: 0: must be between 1 and 65535",
+        ] {
+            assert!(text.contains(part), "wanted `{part}` in:\n{text}");
+        }
+        untouched("bad");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn users_who_may_not() {
+        let kube = cluster::control_plane();
+        let folder = tempfile::tempdir().unwrap();
+        let put = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: guest, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: guest}
+rules:
+- {apiGroups: [\"\"], resources: [configmaps, namespaces], verbs: [get, list, create, patch]}
+- {apiGroups: [\"\"], resources: [secrets], verbs: [get, list]}
+";
+        kube.put(folder.path(), put, &[]);
+        let token = kube.kubectl(&["create", "token", "guest", "-n", "default"]).ok().stdout;
+        let kubeconfig = kube.changed_kubeconfig(folder.path(), |mut config| {
+            config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
+            config
+        });
+        let api =
+            apply::connect(&ClusterTarget { kubeconfig: Some(kubeconfig), context: None }).await.unwrap();
+        let yaml = format!(
+            "{CONFIG_MAP}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s, namespace: default}}\n"
+        );
+        let error = refused(&api, release("guest", "1", &yaml)).await;
+        assert_eq!(error.class(), ErrorClass::Failed);
+        assert!(error.to_string().starts_with("not allowed to read the inventory: "), "{error}");
+        assert!(error.hint().unwrap().contains("kubectl auth can-i --list"));
+        kube.kubectl(&[
+            "create",
+            "clusterrolebinding",
+            "guest",
+            "--clusterrole=guest",
+            "--serviceaccount=default:guest",
+        ])
+        .ok();
+        let error = loop {
+            // The API server's own view of the new binding lags a moment.
+            let error = refused(&api, release("guest", "1", &yaml)).await;
+            if !matches!(error, ApplyError::Forbidden { .. }) {
+                break error;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let ApplyError::DryRun { failures } = &error else { panic!("{error}") };
+        assert_eq!(failures.len(), 1, "{error}");
+        assert!(failures[0].forbidden && failures[0].id.kind == "Secret", "{error}");
+        assert!(failures[0].why.contains("cannot patch resource \"secrets\""), "{error}");
+        untouched("guest");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_that_do_not_answer_or_are_not_trusted() {
+        let kube = cluster::control_plane();
+        let folder = tempfile::tempdir().unwrap();
+        let fails = async |kubeconfig: std::path::PathBuf, context: Option<&str>| {
+            let target = ClusterTarget { kubeconfig: Some(kubeconfig), context: context.map(str::to_owned) };
+            let error = apply::connect(&target).await.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Failed, "{error}");
+            assert!(error.hint().is_some(), "{error}");
+            error
+        };
+        // Nobody listens: a port that was free a moment ago.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nobody = kube.changed_kubeconfig(folder.path(), |mut config| {
+            config["clusters"][0]["cluster"]["server"] = format!("https://{free}").into();
+            config
+        });
+        let error = fails(nobody, None).await;
+        assert!(matches!(error, ApplyError::Unreachable { .. }), "{error}");
+        assert!(
+            error.to_string().starts_with(&format!("the API server at `https://{free}` does not answer: ")),
+            "{error}"
+        );
+        assert!(error.to_string().contains("onnection refused"), "{error}");
+        // Somebody answers who is not Kubernetes.
+        let line = Line::to(free).await;
+        let hangs_up = kube.changed_kubeconfig(folder.path(), |mut config| {
+            config["clusters"][0]["cluster"]["server"] = format!("https://{}", line.address).into();
+            config
+        });
+        assert!(matches!(fails(hangs_up, None).await, ApplyError::Unreachable { .. }));
+        // Another authority.
+        let other = kube.changed_kubeconfig(folder.path(), |mut config| {
+            let cluster = config["clusters"][0]["cluster"].as_object_mut().unwrap();
+            cluster.remove("certificate-authority-data");
+            config
+        });
+        let error = fails(other, None).await;
+        assert!(matches!(error, ApplyError::Certificate { .. }), "{error}");
+        // A token that nobody issued. Everybody may ask for the version, so the first real
+        // question meets the refusal.
+        let stranger = kube.changed_kubeconfig(folder.path(), |mut config| {
+            config["users"][0]["user"] = serde_json::json!({"token": "nobody"});
+            config
+        });
+        let error = fails(stranger, None).await;
+        assert!(matches!(error, ApplyError::Unauthorized { .. }), "{error}");
+        // Configuration.
+        let error = fails(folder.path().join("absent"), None).await;
+        assert!(error.to_string().ends_with("absent`: there is no such file"), "{error}");
+        let error = fails(kube.kubeconfig.clone(), Some("prod")).await;
+        assert!(error.to_string().ends_with("there is no such context, wanted one of `testbed`"), "{error}");
+        let broken = folder.path().join("broken");
+        std::fs::write(&broken, "clusters: {").unwrap();
+        assert!(matches!(fails(broken, None).await, ApplyError::Config { .. }));
+        // A list of files, as KUBECONFIG holds them; those that are not there are passed over.
+        let list = std::env::join_paths([folder.path().join("absent"), kube.kubeconfig.clone()]).unwrap();
+        let target = ClusterTarget { kubeconfig: Some(list.into()), context: Some("testbed".into()) };
+        apply::connect(&target).await.unwrap();
+    }
+}
