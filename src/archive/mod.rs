@@ -4,6 +4,8 @@
 //! May use `oci`, `fsio` and `model`. Must never decide whether a signature counts, unpack anything,
 //! or accept a byte that does not follow from the signed content.
 
+pub mod access;
+pub mod closure;
 mod descriptor;
 pub mod document;
 pub mod error;
@@ -14,10 +16,13 @@ pub mod layout;
 pub mod manifest;
 pub mod rendered;
 pub mod signature;
+pub mod stream;
 pub mod writer;
 
+pub use access::{ArchiveFile, Members};
 pub use error::{ArchiveError, Result};
 pub use head::{Head, Release, read_head};
 pub use header::Member;
 pub use layout::{Layout, Place};
+pub use stream::{BlobSink, BlobWrite, Discard, Source, StreamReport, stream};
 pub use writer::{Placement, Writer, Written, add_signature};
