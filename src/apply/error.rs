@@ -1,6 +1,6 @@
 //! What can go wrong at a cluster, as values.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::wait::HealthReport;
 use crate::model::{ErrorClass, ObjectId, Origin};
@@ -73,22 +73,18 @@ pub enum ApplyError {
     #[error("the release has no objects; applying it would delete all that it had before")]
     Empty,
     /// An object cannot be applied as it stands.
-    #[error("{id} ({origin}): {why}")]
+    #[error("{object}: {why}")]
     Malformed {
         /// The object.
-        id: ObjectId,
-        /// Where it comes from.
-        origin: Origin,
+        object: Box<ObjectAt>,
         /// What is wrong with it.
         why: String,
     },
     /// Two objects of the release are one object of the cluster.
-    #[error("{id} stands twice in the release: in {first} and in {second}")]
+    #[error("{} stands twice in the release: in {} and in {second}", first.id, first.origin)]
     Duplicate {
-        /// The object.
-        id: ObjectId,
-        /// Where it stands first.
-        first: Origin,
+        /// The object, where it stands first.
+        first: Box<ObjectAt>,
         /// Where it stands again.
         second: Origin,
     },
@@ -108,23 +104,21 @@ pub enum ApplyError {
     },
     /// A namespace that the release needs is being deleted.
     #[error(
-        "the namespace `{namespace}` is being deleted (phase Terminating), so {id} cannot be applied{why}"
+        "the namespace `{namespace}` is being deleted (phase Terminating), so {object} cannot be applied{why}"
     )]
     Terminating {
         /// The namespace.
         namespace: String,
         /// The first object that needs it.
-        id: ObjectId,
+        object: Box<ObjectId>,
         /// What holds the deletion up, where the cluster says.
         why: String,
     },
     /// An object belongs to another set.
-    #[error("{id} ({origin}) belongs to another set of objects: `{owner}`, not to `{own}`")]
+    #[error("{object} belongs to another set of objects: `{owner}`, not to `{own}`")]
     OwnedByOther {
         /// The object.
-        id: ObjectId,
-        /// Where it comes from.
-        origin: Origin,
+        object: Box<ObjectAt>,
         /// The set that its label names.
         owner: String,
         /// The set of this release.
@@ -155,20 +149,18 @@ pub enum ApplyError {
         source: Box<ApplyError>,
     },
     /// One object failed while the cluster was being changed.
-    #[error("{id} ({origin}): {source}")]
+    #[error("{object}: {source}")]
     Object {
         /// The object.
-        id: ObjectId,
-        /// Where it comes from.
-        origin: Origin,
+        object: Box<ObjectAt>,
         /// Why.
         source: Box<ApplyError>,
     },
     /// What a later stage builds on did not become ready.
-    #[error("{id} did not become ready within {seconds} s: {why}")]
+    #[error("{object} did not become ready within {seconds} s: {why}")]
     NotReady {
         /// The object.
-        id: ObjectId,
+        object: Box<ObjectId>,
         /// How long it was waited for.
         seconds: u64,
         /// What it says of itself.
@@ -185,6 +177,22 @@ pub enum ApplyError {
     /// The release did not become healthy.
     #[error("{0}")]
     Unhealthy(Box<HealthReport>),
+}
+
+/// An object and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectAt {
+    /// The object.
+    pub id: ObjectId,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl fmt::Display for ObjectAt {
+    /// `Deployment shop/web (shop.yaml:3)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.id, self.origin)
+    }
 }
 
 /// A kind that the cluster lacks.
@@ -243,9 +251,13 @@ impl fmt::Display for ObjectFailure {
 
 /// One line an item, bounded.
 fn list<T: fmt::Display>(items: &[T]) -> String {
-    let mut text: String = items.iter().take(NAMED).map(|item| format!("\n  {item}")).collect();
+    let mut text = String::new();
+    for item in items.iter().take(NAMED) {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\n  {item}");
+    }
     if items.len() > NAMED {
-        text.push_str(&format!("\n  and {} more", items.len() - NAMED));
+        let _ = write!(text, "\n  and {} more", items.len() - NAMED);
     }
     text
 }

@@ -26,9 +26,9 @@ const AT_ONCE: usize = 4;
 /// How long one change is tried again while the server or a webhook is in passing trouble.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long definitions and namespaces may take to be usable.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 /// How long an object that is created anew may take to go.
-const GONE: Duration = Duration::from_secs(120);
+const GONE: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Applies every object of the release in the order of the plan; each stage that is done is
@@ -162,11 +162,7 @@ async fn apply_stage(
 async fn apply_one(cluster: &Cluster, observed: &Observed, is_anew: bool) -> Result<ObjectId, ApplyError> {
     let desired = &observed.desired;
     let id = &desired.id;
-    let named = |source| ApplyError::Object {
-        id: id.clone(),
-        origin: desired.origin.clone(),
-        source: Box::new(source),
-    };
+    let named = |source| ApplyError::Object { object: Box::new(desired.at()), source: Box::new(source) };
     if is_anew {
         let uid =
             observed.live.as_ref().and_then(|live| live["metadata"]["uid"].as_str()).unwrap_or_default();
@@ -243,7 +239,7 @@ async fn until_ready(cluster: &Cluster, observed: &Observed) -> Result<(), Apply
         }
         if Instant::now() >= deadline || health.state == State::Failed {
             return Err(ApplyError::NotReady {
-                id: desired.id.clone(),
+                object: Box::new(desired.id.clone()),
                 seconds: READY.as_secs(),
                 why: health.message,
             });
@@ -269,7 +265,7 @@ async fn until_served(cluster: &Cluster, definitions: &[&&Observed]) -> Result<(
                 discovery.forget(group, version);
                 if Instant::now() >= deadline {
                     return Err(ApplyError::NotReady {
-                        id: observed.desired.id.clone(),
+                        object: Box::new(observed.desired.id.clone()),
                         seconds: READY.as_secs(),
                         why: format!("the API server does not serve `{kind}` of `{group}/{version}` yet"),
                     });

@@ -66,9 +66,15 @@ pub(super) fn has_state(group: &str, kind: &str) -> bool {
                 | "ResourceQuota"
                 | "Endpoints"
                 | "PodTemplate"
-        ) | ("rbac.authorization.k8s.io" | "storage.k8s.io" | "scheduling.k8s.io" | "node.k8s.io", _)
-            | ("networking.k8s.io", "NetworkPolicy" | "Ingress" | "IngressClass")
-            | ("discovery.k8s.io" | "admissionregistration.k8s.io", _)
+        ) | (
+            "rbac.authorization.k8s.io"
+                | "storage.k8s.io"
+                | "scheduling.k8s.io"
+                | "node.k8s.io"
+                | "discovery.k8s.io"
+                | "admissionregistration.k8s.io",
+            _
+        ) | ("networking.k8s.io", "NetworkPolicy" | "Ingress" | "IngressClass")
             | ("batch", "CronJob")
     )
 }
@@ -168,7 +174,10 @@ impl Object<'_> {
             return Health::in_progress(format!("{updated} of {wanted} replicas updated{late}{why}"));
         }
         if all > updated {
-            return Health::in_progress(format!("{} old replicas still there{late}", all - updated));
+            let old = replicas(all - updated, "old");
+            return Health::in_progress(format!(
+                "{updated} of {wanted} replicas updated, {old} still there{late}"
+            ));
         }
         if available < wanted || self.count("readyReplicas") < wanted {
             return Health::in_progress(format!("{available} of {wanted} replicas available{late}"));
@@ -193,12 +202,12 @@ impl Object<'_> {
             return Health::in_progress(format!("{ready} of {wanted} replicas ready"));
         }
         if all > wanted {
-            return Health::in_progress(format!("{} replicas too many still there", all - wanted));
+            return Health::in_progress(format!("{} still there", replicas(all - wanted, "superfluous")));
         }
         let partition = self.spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64().unwrap_or(0);
         let to_update = (wanted - partition).max(0);
         let rolled = self.status["currentRevision"] == self.status["updateRevision"];
-        if updated < to_update && !rolled || partition == 0 && !rolled {
+        if !rolled && (updated < to_update || partition == 0) {
             return Health::in_progress(format!("{updated} of {to_update} replicas updated"));
         }
         Health::current(format!("{ready} of {wanted} replicas ready"))
@@ -229,7 +238,7 @@ impl Object<'_> {
         let wanted = self.wanted_replicas();
         let (all, available) = (self.count("replicas"), self.count("availableReplicas"));
         if all > wanted {
-            return Health::in_progress(format!("{} replicas too many still there", all - wanted));
+            return Health::in_progress(format!("{} still there", replicas(all - wanted, "superfluous")));
         }
         if available < wanted || self.count("readyReplicas") < wanted {
             return Health::in_progress(format!("{available} of {wanted} replicas available"));
@@ -343,6 +352,12 @@ impl Object<'_> {
     }
 }
 
+/// `1 old replica`, `2 old replicas`.
+fn replicas(count: i64, which: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {which} replica{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -378,7 +393,7 @@ mod tests {
         );
         assert_eq!(
             deployment(json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2})).1,
-            "1 old replicas still there"
+            "2 of 2 replicas updated, 1 old replica still there"
         );
         let late = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1,
             "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]});

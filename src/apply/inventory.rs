@@ -1,6 +1,6 @@
 //! The inventory: an ApplySet (Kubernetes enhancement 3659, "ApplySet: kubectl apply --prune").
 //!
-//! The parent is a ConfigMap that lists the kinds and namespaces of the members; each member
+//! The parent is a `ConfigMap` that lists the kinds and namespaces of the members; each member
 //! carries the set's id as a label. Before the first change the parent lists old and new kinds
 //! together, and only after pruning the new ones alone: a cut at any point loses no member.
 //! Annotations of our own say which release the cluster runs, so that it can be asked.

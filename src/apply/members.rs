@@ -145,7 +145,7 @@ pub(super) async fn list(
         if let Some(items) = answer["items"].as_array() {
             found.extend(items.iter().cloned());
         }
-        more = answer["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+        answer["metadata"]["continue"].as_str().unwrap_or_default().clone_into(&mut more);
         if more.is_empty() || found.len() > limits::MEMBERS_OF_SET {
             return Ok(found);
         }

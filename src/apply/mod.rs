@@ -30,7 +30,7 @@ mod trouble;
 mod wait;
 
 pub use client::{Cluster, ClusterTarget, connect};
-pub use error::{ApplyError, MissingKind, MissingNamespace, ObjectFailure};
+pub use error::{ApplyError, MissingKind, MissingNamespace, ObjectAt, ObjectFailure};
 pub use execute::execute;
 pub use health::{Health, State};
 pub use inventory::{FIELD_MANAGER, NAMESPACE, apply_set_id, parent_name};

@@ -14,7 +14,7 @@ use super::discovery::{Discovery, Resource, brought, is_definition, is_namespace
 use super::inventory::{self, Contents, PART_OF, Parent};
 use super::members::{Depth, Member, members};
 use super::order::{Place, place};
-use super::{ApplyError, Cluster, MissingKind, MissingNamespace, ReleaseObjects};
+use super::{ApplyError, Cluster, MissingKind, MissingNamespace, ObjectAt, ReleaseObjects};
 use crate::fsio::limits;
 use crate::model::plan::TakenOver;
 use crate::model::{Event, ObjectId, Origin, Progress, RenderedObject};
@@ -51,6 +51,10 @@ pub(super) struct Desired {
 }
 
 impl Desired {
+    pub(super) fn at(&self) -> ObjectAt {
+        ObjectAt { id: self.id.clone(), origin: self.origin.clone() }
+    }
+
     pub(super) fn path(&self) -> String {
         self.resource.path(self.id.namespace.as_deref(), Some(&self.id.name))
     }
@@ -209,8 +213,10 @@ impl Looker<'_> {
                 missing.push(MissingKind { id, origin });
                 continue;
             };
-            let malformed =
-                |why: String| ApplyError::Malformed { id: id.clone(), origin: origin.clone(), why };
+            let malformed = |why: String| ApplyError::Malformed {
+                object: Box::new(ObjectAt { id: id.clone(), origin: origin.clone() }),
+                why,
+            };
             if !resource.applicable {
                 return Err(malformed(format!("objects of kind `{}` are asked, not kept", id.kind)));
             }
@@ -228,7 +234,11 @@ impl Looker<'_> {
                 && owner != set
             {
                 let own = set.to_owned();
-                return Err(ApplyError::OwnedByOther { id, origin, owner: shorten(owner), own });
+                return Err(ApplyError::OwnedByOther {
+                    object: Box::new(ObjectAt { id, origin }),
+                    owner: shorten(owner),
+                    own,
+                });
             }
             if resource.namespaced && id.namespace.is_none() {
                 id.namespace = Some(default_namespace.to_owned());
@@ -273,7 +283,7 @@ impl Looker<'_> {
                 Some(live) if is_terminating(&live) => {
                     return Err(ApplyError::Terminating {
                         namespace: namespace.to_owned(),
-                        id: desired.id.clone(),
+                        object: Box::new(desired.id.clone()),
                         why: what_remains(&live),
                     });
                 }
@@ -313,12 +323,12 @@ impl Looker<'_> {
             Some(live) if is_terminating(&live) => {
                 return Err(ApplyError::Terminating {
                     namespace: inventory::NAMESPACE.to_owned(),
-                    id: ObjectId {
+                    object: Box::new(ObjectId {
                         api_version: "v1".into(),
                         kind: "ConfigMap".into(),
                         namespace: Some(inventory::NAMESPACE.into()),
                         name: inventory::parent_name(&release.name),
-                    },
+                    }),
                     why: what_remains(&live),
                 });
             }
@@ -560,8 +570,7 @@ fn no_duplicates(wanted: &[Wanted]) -> Result<(), ApplyError> {
         let id = &desired.id;
         if let Some(first) = seen.insert(key(id), desired) {
             return Err(ApplyError::Duplicate {
-                id: id.clone(),
-                first: first.origin.clone(),
+                first: Box::new(first.at()),
                 second: desired.origin.clone(),
             });
         }

@@ -55,8 +55,7 @@ pub fn plan(seen: &Observation, options: PlanOptions) -> Result<Plan, ApplyError
         let owner = observed.live.as_ref().and_then(|live| live["metadata"]["labels"][PART_OF].as_str());
         if let Some(owner) = owner.filter(|owner| *owner != own) {
             return Err(ApplyError::OwnedByOther {
-                id: observed.desired.id.clone(),
-                origin: observed.desired.origin.clone(),
+                object: Box::new(observed.desired.at()),
                 owner: super::client::shorten(owner),
                 own,
             });

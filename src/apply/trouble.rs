@@ -26,6 +26,8 @@ pub(super) struct Trouble {
     pub(super) why: String,
     /// Whether the container ran and ended badly, so that its log may say why.
     pub(super) crashed: bool,
+    /// Whether the container runs again already, so that the log is that of the run before.
+    pub(super) restarted: bool,
 }
 
 impl std::fmt::Display for Trouble {
@@ -45,6 +47,7 @@ pub(super) fn of_pod(pod: &Value) -> Option<Trouble> {
             container: container.map(str::to_owned),
             why,
             crashed,
+            restarted: false,
         })
     };
     let says = |state: &Value| {
@@ -72,7 +75,8 @@ pub(super) fn of_pod(pod: &Value) -> Option<Trouble> {
             return trouble(name, ended(terminated), true);
         }
         if last["exitCode"].as_i64().is_some_and(|code| code != 0) && status["ready"] == false {
-            return trouble(name, format!("last {}", ended(last)), true);
+            let ended = trouble(name, format!("last {}", ended(last)), true);
+            return ended.map(|trouble| Trouble { restarted: true, ..trouble });
         }
     }
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
@@ -136,7 +140,9 @@ fn selector(spec: &Value) -> Option<String> {
 pub(super) async fn last_lines(cluster: &Cluster, trouble: &Trouble) -> Vec<String> {
     let Some(container) = &trouble.container else { return Vec::new() };
     let path = format!("/api/v1/namespaces/{}/pods/{}/log", encode(&trouble.namespace), encode(&trouble.pod));
-    for previous in ["true", "false"] {
+    // In a back-off the server takes the last run for the current one.
+    let order = if trouble.restarted { ["true", "false"] } else { ["false", "true"] };
+    for previous in order {
         let call = Call::get(path.clone())
             .accept("text/plain, */*")
             .query("container", container.clone())
@@ -145,6 +151,8 @@ pub(super) async fn last_lines(cluster: &Cluster, trouble: &Trouble) -> Vec<Stri
             .query("limitBytes", LOG_BYTES);
         if let Ok(text) = cluster.text(&call, PATIENCE).await
             && !text.trim().is_empty()
+            // The kubelet's word for a container whose files are gone, with status 200.
+            && !text.starts_with("unable to retrieve container logs for ")
         {
             return text.lines().map(shorten).take(LOG_LINES).collect();
         }

@@ -91,8 +91,8 @@ async fn seen(cluster: &Cluster, release: ReleaseObjects) -> (Observation, Plan)
 async fn applied(cluster: &Cluster, release: ReleaseObjects) -> Plan {
     let (seen, plan) = seen(cluster, release).await;
     apply::execute(cluster, &seen, &plan, &mut Unrecorded, &Silent).await.unwrap();
-    apply::wait(cluster, &seen, Duration::from_secs(120), &Silent).await.unwrap();
-    apply::prune(cluster, &seen, &plan, Duration::from_secs(60), &Silent).await.unwrap();
+    apply::wait(cluster, &seen, Duration::from_mins(2), &Silent).await.unwrap();
+    apply::prune(cluster, &seen, &plan, Duration::from_mins(1), &Silent).await.unwrap();
     plan
 }
 
@@ -230,7 +230,7 @@ async fn a_release_comes_changes_goes_and_comes_back() {
     let mut steps = Steps::default();
     apply::execute(&api, &first, &plan, &mut steps, &Silent).await.unwrap();
     assert_eq!(steps.taken, ["stage:1", "stage:2", "stage:3"]);
-    let report = apply::wait(&api, &first, Duration::from_secs(60), &Silent).await.unwrap();
+    let report = apply::wait(&api, &first, Duration::from_mins(1), &Silent).await.unwrap();
     assert_eq!((report.ready, report.total), (14, 14));
     // Before the end the cluster says that it is on its way, after it what it runs.
     let mixed = "mixed".parse().unwrap();
@@ -305,9 +305,9 @@ async fn a_release_comes_changes_goes_and_comes_back() {
     assert_eq!(plan.from.as_ref().unwrap().version.as_deref(), Some("1"));
     assert_eq!(versions("mixed", kinds), before, "a dry run changes nothing");
     apply::execute(&api, &next, &plan, &mut Unrecorded, &Silent).await.unwrap();
-    apply::wait(&api, &next, Duration::from_secs(60), &Silent).await.unwrap();
+    apply::wait(&api, &next, Duration::from_mins(1), &Silent).await.unwrap();
     assert_eq!(kube.kubectl(&["get", "service", "web", "-n", "mixed"]).code, 0, "pruning comes last");
-    let pruned = apply::prune(&api, &next, &plan, Duration::from_secs(60), &Silent).await.unwrap();
+    let pruned = apply::prune(&api, &next, &plan, Duration::from_mins(1), &Silent).await.unwrap();
     assert_eq!(names(&pruned.deleted), ["Service mixed/web", "PriorityClass mixed-high"]);
     assert_eq!(names(&pruned.kept), ["PersistentVolumeClaim mixed/data"]);
     assert_eq!(kube.kubectl(&["get", "service", "web", "-n", "mixed"]).code, 1);
@@ -548,7 +548,7 @@ async fn finished_jobs_run_again_and_running_ones_stay() {
     let before = uid();
     say(false);
     // A failed Job ends the wait at once, and the same release runs it again.
-    let error = apply::wait(&api, &first, Duration::from_secs(600), &Silent).await.unwrap_err();
+    let error = apply::wait(&api, &first, Duration::from_mins(10), &Silent).await.unwrap_err();
     assert!(error.to_string().contains("Job default/migrate (site.yaml:1): Test"), "{error}");
     let (again, plan) = seen(&api, release("job", "1", &yaml(1))).await;
     assert_eq!(plan.change[0].recreate.as_deref(), Some("the Job failed; it is run again"));

@@ -6,6 +6,7 @@
 )]
 
 mod apply;
+mod apply_node;
 mod git;
 mod git_store;
 mod layering;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::Value;
 
@@ -26,20 +26,31 @@ pub fn control_plane() -> &'static Cluster {
     CLUSTER.get_or_init(|| Cluster::up("control-plane", &["--no-node"]))
 }
 
-/// A cluster with one node that runs real pods, whose images come from `mirror` alone
-/// (`http://127.0.0.1:PORT`). Started on first use; a later call points it at another mirror.
-#[track_caller]
-pub fn with_node(mirror: &str) -> &'static Cluster {
-    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let mut is_new = false;
-    let cluster = CLUSTER.get_or_init(|| {
-        is_new = true;
-        Cluster::up("node", &["--mirror", mirror])
-    });
-    if !is_new {
-        cluster.mirror(mirror);
+/// The cluster with a node, for one test at a time: it has one mirror.
+pub struct Node {
+    cluster: &'static Cluster,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.cluster
     }
-    cluster
+}
+
+/// A cluster with one node that runs real pods, whose images come from `mirror` alone
+/// (`http://127.0.0.1:PORT`). Started on first use; the next test that wants it waits for its
+/// turn and brings its own mirror.
+#[track_caller]
+pub fn with_node(mirror: &str) -> Node {
+    static TURN: Mutex<()> = Mutex::new(());
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = CLUSTER.get_or_init(|| Cluster::up("node", &["--mirror", mirror]));
+    cluster.mirror(mirror);
+    Node { cluster, _turn: turn }
 }
 
 impl Cluster {
@@ -61,6 +72,7 @@ impl Cluster {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
+        #[expect(clippy::zombie_processes, reason = "it outlives this process, and init reaps it")]
         let mut keeper = keeper.spawn().unwrap();
         std::mem::forget(keeper.stdin.take());
         let ended = run(script("cluster").arg("up").arg(&folder).args(arguments)).ok();
