@@ -1,1 +1,75 @@
-//! (room)
+//! The use cases, one file each: they join the rooms below, which do not know each other.
+//!
+//! Takes values and a progress sink; never prints, prompts or reads the environment.
+
+pub mod apply;
+pub mod build;
+pub mod demo;
+pub mod error;
+pub mod inspect;
+pub mod install;
+pub mod keys;
+pub mod mirrors;
+pub mod rollback;
+pub mod serve;
+pub mod sign;
+pub mod status;
+pub mod verify;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+pub use error::Error;
+
+/// What every `ops` function returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// How to reach the cluster.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterSettings {
+    /// kubeconfig file; none means the pod's own service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of it; none means its current one.
+    pub context: Option<String>,
+}
+
+/// Where registries' configuration and credentials are, each list in order of precedence.
+/// Files that do not exist are passed over.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySettings {
+    /// `registries.conf` files (containers-registries.conf(5)): the first that exists counts.
+    pub registries_conf: Vec<PathBuf>,
+    /// Credential files, Docker's and the containers' own.
+    pub credentials: Vec<PathBuf>,
+}
+
+/// A place on this machine that holds images: `oci:DIR` or `oci-archive:FILE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalImages {
+    /// A folder that is an OCI image layout.
+    Layout(PathBuf),
+    /// A tar file that holds one.
+    Archive(PathBuf),
+}
+
+impl FromStr for LocalImages {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.split_once(':') {
+            Some(("oci", path)) if !path.is_empty() => Ok(Self::Layout(path.into())),
+            Some(("oci-archive", path)) if !path.is_empty() => Ok(Self::Archive(path.into())),
+            _ => Err(format!("`{text}` is neither `oci:DIR` nor `oci-archive:FILE`")),
+        }
+    }
+}
+
+impl fmt::Display for LocalImages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layout(path) => write!(f, "oci:{}", path.display()),
+            Self::Archive(path) => write!(f, "oci-archive:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `fleetpack rollback`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::settings::{self, ClusterArgs, StoreArgs};
+use super::ui::{Failure, Format, Ui};
+use crate::model::ReleaseName;
+use crate::ops;
+
+/// Go back to the release before, or to another one that the store keeps.
+///
+/// Needs the store and the cluster alone: no archive, no network.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Release to go to: digest (or the beginning of one) or version [default: the one that ran before].
+    #[arg(long, value_name = "RELEASE")]
+    to: Option<String>,
+    /// Name of the release, where the store holds several.
+    #[arg(long, value_name = "NAME")]
+    name: Option<ReleaseName>,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Print what would change in the cluster, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store].
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// How long the release may take to become healthy.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = settings::duration)]
+    timeout: Duration,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Args {
+    /// Rolls back.
+    pub(super) fn run(self, ui: &Arc<Ui>) -> Result<ExitCode, Failure> {
+        let options = ops::rollback::Options {
+            to: self.to,
+            name: self.name,
+            store: self.store.path(),
+            cluster: self.cluster.settings(),
+            dry_run: self.dry_run,
+            endpoint: self.endpoint,
+            timeout: self.timeout,
+        };
+        let report = settings::runtime()?.block_on(ops::rollback::rollback(options, ui.clone()))?;
+        match self.format {
+            Format::Json => ui.json(&report),
+            Format::Text => ui.data(&report.to_string()),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,168 @@
+//! Arguments and settings that several subcommands share, read from flags and the environment.
+
+use std::path::PathBuf;
+
+use super::environment::{self, variable};
+use super::ui::Failure;
+use crate::model::ErrorClass;
+use crate::ops;
+
+/// The store, for every command of the site.
+#[derive(Debug, clap::Args)]
+pub struct StoreArgs {
+    /// The site's store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The folder.
+    pub(super) fn path(self) -> PathBuf {
+        self.store.unwrap_or_else(environment::default_store)
+    }
+}
+
+/// The cluster, for commands that talk to one.
+#[derive(Debug, clap::Args)]
+pub struct ClusterArgs {
+    /// kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one].
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl ClusterArgs {
+    /// What the flags and the environment say about the cluster.
+    pub(super) fn settings(self) -> ops::ClusterSettings {
+        // KUBECONFIG may list several files; kubectl merges them, and the first one that exists
+        // decides the current context, which is what a single cluster's site has.
+        let from_variable = || {
+            let value = variable("KUBECONFIG")?;
+            let files: Vec<PathBuf> = std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect();
+            files.iter().find(|path| path.exists()).or_else(|| files.first()).cloned()
+        };
+        let usual = || environment::home().map(|home| home.join(".kube/config")).filter(|path| path.exists());
+        ops::ClusterSettings {
+            kubeconfig: self.kubeconfig.or_else(from_variable).or_else(usual),
+            context: self.context,
+        }
+    }
+}
+
+/// The password of a private key: `COSIGN_PASSWORD`, else asked for at the terminal.
+///
+/// # Errors
+///
+/// When there is neither.
+pub fn password(prompt: &str) -> Result<String, Failure> {
+    if let Some(value) = std::env::var_os("COSIGN_PASSWORD") {
+        return value.into_string().map_err(|_| Failure::usage("`COSIGN_PASSWORD` is not UTF-8", "set it to text"));
+    }
+    rpassword::prompt_password(prompt).map_err(|error| {
+        Failure::usage(
+            format!("no password for the private key: no terminal to ask at ({error})"),
+            "set COSIGN_PASSWORD (empty for a key without a password)",
+        )
+    })
+}
+
+/// A new password, asked for twice at the terminal unless `COSIGN_PASSWORD` gives it.
+///
+/// # Errors
+///
+/// When there is neither, or the two differ.
+pub fn new_password() -> Result<String, Failure> {
+    let first = password("Password for the new private key: ")?;
+    if std::env::var_os("COSIGN_PASSWORD").is_none() && password("The same again: ")? != first {
+        return Err(Failure {
+            message: "the two passwords differ; no key was written".into(),
+            hint: Some("run it again".into()),
+            class: ErrorClass::Failed,
+        });
+    }
+    Ok(first)
+}
+
+/// Where the registries' configuration and credentials are, in the order in which the
+/// containers' own tools look (containers-registries.conf(5), containers-auth.json(5)).
+#[must_use]
+pub fn registry_settings() -> ops::RegistrySettings {
+    let home_config = environment::config_home();
+    let registries_conf = variable("CONTAINERS_REGISTRIES_CONF").map_or_else(
+        || {
+            let user = home_config.as_ref().map(|folder| folder.join("containers/registries.conf"));
+            user.into_iter().chain([PathBuf::from("/etc/containers/registries.conf")]).collect()
+        },
+        |path| vec![PathBuf::from(path)],
+    );
+    let mut credentials: Vec<PathBuf> = Vec::new();
+    credentials.extend(variable("REGISTRY_AUTH_FILE").map(PathBuf::from));
+    let docker_folder =
+        variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| environment::home().map(|home| home.join(".docker")));
+    credentials.extend(docker_folder.map(|folder| folder.join("config.json")));
+    credentials.extend(variable("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("containers/auth.json")));
+    credentials.extend(home_config.map(|folder| folder.join("containers/auth.json")));
+    ops::RegistrySettings { registries_conf, credentials }
+}
+
+/// A runtime for asynchronous work.
+///
+/// # Errors
+///
+/// When the system gives no threads.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Failure {
+        message: format!("cannot start threads: {error}"),
+        hint: None,
+        class: ErrorClass::Failed,
+    })
+}
+
+/// A duration as people write it: `90s`, `10m`, `1h30m`.
+///
+/// # Errors
+///
+/// When the text is none, or longer than a day.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wanted = || format!("`{text}` is not a duration up to 24h, wanted such as `90s`, `10m`, `1h30m`");
+    let mut seconds = 0_u64;
+    let mut number: Option<u64> = None;
+    for c in text.chars() {
+        match c {
+            '0'..='9' => {
+                let digit = u64::from(c as u32 - u32::from(b'0'));
+                number = Some(number.unwrap_or(0).checked_mul(10).and_then(|n| n.checked_add(digit)).ok_or_else(wanted)?);
+            }
+            's' | 'm' | 'h' => {
+                let unit = match c {
+                    's' => 1,
+                    'm' => 60,
+                    _ => 3600,
+                };
+                let part = number.take().and_then(|n| n.checked_mul(unit)).ok_or_else(wanted)?;
+                seconds = seconds.checked_add(part).ok_or_else(wanted)?;
+            }
+            _ => return Err(wanted()),
+        }
+    }
+    if number.is_some() || text.is_empty() || seconds > 24 * 3600 {
+        return Err(wanted());
+    }
+    Ok(std::time::Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("1h30m").unwrap().as_secs(), 5400);
+        assert_eq!(duration("0s").unwrap().as_secs(), 0);
+        for bad in ["", "10", "m", "1d", "-1s", "25h", "99999999999999999999s", "1.5h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The terminal: stdout is data, stderr is status, progress and warnings.
+//!
+//! The only place that prints. No bars and no colour on a pipe, with `--quiet` or `NO_COLOR`.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::model::{ErrorClass, Event, Progress};
+
+/// How a command's result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON document with a `format` number.
+    Json,
+}
+
+/// The terminal of this run.
+pub struct Ui {
+    quiet: bool,
+    colour: bool,
+    bars: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+/// Tints of status lines.
+#[derive(Clone, Copy)]
+enum Tint {
+    Plain,
+    Yellow,
+    Red,
+}
+
+impl Ui {
+    /// The terminal as the environment has it: `no_color` is whether `NO_COLOR` is set and not empty.
+    #[must_use]
+    pub fn new(quiet: bool, no_color: bool) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self { quiet, colour: terminal && !no_color, bars: terminal && !quiet, bar: Mutex::new(None) }
+    }
+
+    /// Writes `text` and a newline to stdout. A reader that went away is not an error.
+    pub fn data(&self, text: &str) {
+        self.suspended(|| {
+            let mut out = io::stdout().lock();
+            let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+        });
+    }
+
+    /// Writes `bytes` to stdout as they are.
+    pub fn raw(&self, bytes: &[u8]) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    }
+
+    /// Prints `value` as pretty JSON on stdout.
+    pub fn json<T: serde::Serialize>(&self, value: &T) {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.data(&text),
+            Err(error) => self.error(&format!("cannot print the result as JSON: {error}"), None),
+        }
+    }
+
+    /// Prints an error with its hint: what to do next.
+    pub fn error(&self, message: &str, hint: Option<&str>) {
+        self.line(Tint::Red, "error: ", message);
+        if let Some(hint) = hint {
+            self.line(Tint::Plain, "  help: ", hint);
+        }
+    }
+
+    fn line(&self, tint: Tint, label: &str, text: &str) {
+        let (on, off) = match tint {
+            _ if !self.colour => ("", ""),
+            Tint::Plain => ("\u{1b}[1m", "\u{1b}[0m"),
+            Tint::Yellow => ("\u{1b}[1;33m", "\u{1b}[0m"),
+            Tint::Red => ("\u{1b}[1;31m", "\u{1b}[0m"),
+        };
+        self.suspended(|| {
+            let _ = writeln!(io::stderr().lock(), "{on}{label}{off}{text}");
+        });
+    }
+
+    /// Runs `print` with the bar out of the way.
+    fn suspended(&self, print: impl FnOnce()) {
+        let bar = self.bar.lock().ok().and_then(|bar| bar.clone());
+        match bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn set_bar(&self, bar: Option<ProgressBar>) {
+        if let Ok(mut slot) = self.bar.lock()
+            && let Some(old) = std::mem::replace(&mut *slot, bar)
+        {
+            old.finish_and_clear();
+        }
+    }
+
+    fn with_bar(&self, act: impl FnOnce(&ProgressBar)) {
+        if let Ok(slot) = self.bar.lock()
+            && let Some(bar) = slot.as_ref()
+        {
+            act(bar);
+        }
+    }
+
+    fn start(&self, title: String, bytes: Option<u64>) {
+        if !self.bars {
+            return self.set_bar(None);
+        }
+        let target = ProgressDrawTarget::stderr_with_hz(10);
+        let (bar, template) = match bytes {
+            Some(bytes) => (
+                ProgressBar::with_draw_target(Some(bytes), target),
+                "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}",
+            ),
+            None => (ProgressBar::with_draw_target(None, target), "{spinner} {prefix} {msg}"),
+        };
+        // A template that does not parse would be a slip of ours; the default style serves then.
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.progress_chars("=> "));
+        bar.set_prefix(title);
+        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        self.set_bar(Some(bar));
+    }
+}
+
+impl Progress for Ui {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Start { title, bytes } => self.start(title, bytes),
+            Event::Advance(bytes) => self.with_bar(|bar| bar.inc(bytes)),
+            Event::Item(name) => self.with_bar(|bar| bar.set_message(name)),
+            Event::Finish { summary } => {
+                self.set_bar(None);
+                if !self.quiet && !summary.is_empty() {
+                    self.line(Tint::Plain, "", &summary);
+                }
+            }
+            Event::Note(line) => {
+                if !self.quiet {
+                    self.line(Tint::Plain, "", &line);
+                }
+            }
+            Event::Warning(line) => self.line(Tint::Yellow, "warning: ", &line),
+        }
+    }
+}
+
+/// An error at the edge: what to print and how to end.
+#[derive(Debug)]
+pub struct Failure {
+    /// What happened, causes included.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// Which exit code.
+    pub class: ErrorClass,
+}
+
+impl Failure {
+    /// A mistake in the command line.
+    #[must_use]
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()), class: ErrorClass::Usage }
+    }
+}
+
+impl From<crate::ops::Error> for Failure {
+    fn from(error: crate::ops::Error) -> Self {
+        Self { message: chain(&error), hint: error.hint(), class: error.class() }
+    }
+}
+
+/// An error and its causes in one line; a cause whose text the line above holds already is left out.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Bytes as people read them: `906.2 MiB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    HumanBytes(count).to_string()
+}
+
+/// Rows in columns, two spaces between them, no trailing space.
+#[must_use]
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count()) + 2));
+        }
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = vec![vec!["a".into(), "b".into()], vec!["long".into(), "c".into()]];
+        assert_eq!(table(&rows), "a     b\nlong  c");
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot open `x`: {source}")]
+        struct Outer {
+            source: io::Error,
+        }
+        let error = Outer { source: io::Error::other("no such file") };
+        assert_eq!(chain(&error), "cannot open `x`: no such file");
+    }
+}
