@@ -5,4 +5,5 @@
 pub mod cluster;
 pub mod command;
 pub mod repository;
+pub mod shop;
 pub mod testbed;
