@@ -25,7 +25,7 @@ pub struct Args {
     store: StoreArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Take the release into the store, then print what would change in the cluster, and change nothing there.
+    /// Print what would change in the cluster, and change nothing, neither there nor in the store.
     #[arg(long, conflicts_with = "seed_only")]
     dry_run: bool,
     /// Stop when every image and the commit can be had from the endpoint; leave the cluster alone.

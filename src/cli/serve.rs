@@ -12,7 +12,8 @@ use crate::ops;
 /// Serve images and Git from the store, or straight from an archive, read-only.
 ///
 /// Images: OCI distribution pull under `/v2/`. Git: smart HTTP under `/git/NAME.git`. A release
-/// that is applied while it runs is seen without a restart. Ends on SIGTERM or Ctrl-C.
+/// that is applied while it runs is seen without a restart. Prints its URL once it answers, and
+/// ends on SIGTERM or Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address to listen on; port 0 takes a free one.
@@ -38,7 +39,8 @@ impl Args {
                 None => ops::serve::From::Store(self.store.path()),
             },
         };
-        settings::runtime()?.block_on(ops::serve::serve(options, ui.clone()))?;
+        let ready = |endpoint: &str| ui.data(endpoint);
+        settings::runtime()?.block_on(ops::serve::serve(options, ui.clone(), ready))?;
         Ok(ExitCode::SUCCESS)
     }
 }

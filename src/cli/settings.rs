@@ -36,13 +36,7 @@ pub struct ClusterArgs {
 impl ClusterArgs {
     /// What the flags and the environment say about the cluster.
     pub(super) fn settings(self) -> ops::ClusterSettings {
-        // KUBECONFIG may list several files; kubectl merges them, and the first one that exists
-        // decides the current context, which is what a single cluster's site has.
-        let from_variable = || {
-            let value = variable("KUBECONFIG")?;
-            let files: Vec<PathBuf> = std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect();
-            files.iter().find(|path| path.exists()).or_else(|| files.first()).cloned()
-        };
+        let from_variable = || variable("KUBECONFIG").map(PathBuf::from);
         let usual = || environment::home().map(|home| home.join(".kube/config")).filter(|path| path.exists());
         ops::ClusterSettings {
             kubeconfig: self.kubeconfig.or_else(from_variable).or_else(usual),

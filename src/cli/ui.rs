@@ -174,24 +174,8 @@ impl Failure {
 
 impl From<crate::ops::Error> for Failure {
     fn from(error: crate::ops::Error) -> Self {
-        Self { message: chain(&error), hint: error.hint(), class: error.class() }
+        Self { message: crate::ops::chain(&error), hint: error.hint(), class: error.class() }
     }
-}
-
-/// An error and its causes in one line; a cause whose text the line above holds already is left out.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Bytes as people read them: `906.2 MiB`.
@@ -226,16 +210,5 @@ mod tests {
     fn columns_line_up() {
         let rows = vec![vec!["a".into(), "b".into()], vec!["long".into(), "c".into()]];
         assert_eq!(table(&rows), "a     b\nlong  c");
-    }
-
-    #[test]
-    fn causes_are_told_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot open `x`: {source}")]
-        struct Outer {
-            source: io::Error,
-        }
-        let error = Outer { source: io::Error::other("no such file") };
-        assert_eq!(chain(&error), "cannot open `x`: no such file");
     }
 }

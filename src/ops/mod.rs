@@ -3,11 +3,12 @@
 //! Takes values and a progress sink; never prints, prompts or reads the environment.
 
 pub mod apply;
+mod archives;
 pub mod build;
 pub mod demo;
 pub mod error;
 pub mod inspect;
-pub mod install;
+mod install;
 pub mod keys;
 pub mod mirrors;
 pub mod rollback;
@@ -72,4 +73,27 @@ impl fmt::Display for LocalImages {
             Self::Archive(path) => write!(f, "oci-archive:{}", path.display()),
         }
     }
+}
+
+impl ClusterSettings {
+    /// As the room of the cluster takes it.
+    fn target(&self) -> crate::apply::ClusterTarget {
+        crate::apply::ClusterTarget { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+}
+
+/// An error and its causes in one line; a cause whose text stands there already is left out.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
 }

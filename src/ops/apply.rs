@@ -1,0 +1,277 @@
+//! `apply`: check an archive, take it into the store, install it in the cluster.
+//!
+//! In order: signature, policy, space, ingest, Git, gate, plan, ledger, cluster, health, prune,
+//! retention. Each step refuses before it changes anything, and each can be cut and run again.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::archives::{self, Opened};
+use super::install::{self, Change, Site};
+use super::{ClusterSettings, Error, Result, chain, keys};
+use crate::archive::Release;
+use crate::ledger::{self, Action, Entry};
+use crate::model::plan::Plan;
+use crate::model::{Digest, ErrorClass, Progress, ReleaseDocument, ReleaseName, ReleaseVersion};
+use crate::store::{Store, StoredRelease};
+use crate::trust::Verified;
+use crate::{apply as cluster, seed};
+
+/// How far to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// All the way.
+    #[default]
+    Install,
+    /// Print the plan, and change nothing: neither the store nor the cluster.
+    DryRun,
+    /// Stop after the gate.
+    SeedOnly,
+}
+
+/// What an apply is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The archive; `-` is standard input.
+    pub archive: PathBuf,
+    /// Public keys, one of which must have signed.
+    pub keys: Vec<PathBuf>,
+    /// The store.
+    pub store: PathBuf,
+    /// The cluster.
+    pub cluster: ClusterSettings,
+    /// How far to go.
+    pub mode: Mode,
+    /// Where nodes reach `serve`; none takes what `serve` wrote into the store.
+    pub endpoint: Option<String>,
+    /// How long health may take.
+    pub timeout: Duration,
+    /// Restore the release before when health does not come.
+    pub rollback: bool,
+    /// Releases to keep.
+    pub keep: usize,
+    /// Why a release that is older than the active one may be installed.
+    pub allow_downgrade: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            archive: PathBuf::new(),
+            keys: Vec::new(),
+            store: PathBuf::new(),
+            cluster: ClusterSettings::default(),
+            mode: Mode::default(),
+            endpoint: None,
+            timeout: Duration::from_secs(600),
+            rollback: true,
+            keep: 2,
+            allow_downgrade: None,
+        }
+    }
+}
+
+/// What an apply did.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Format of this report: 1.
+    pub format: u32,
+    /// What was done: `installed`, `seeded`, `planned`.
+    pub done: &'static str,
+    /// Identity of the release.
+    pub release: Digest,
+    /// Its name.
+    pub name: ReleaseName,
+    /// Its version.
+    pub version: ReleaseVersion,
+    /// Bytes that were written into the store.
+    pub stored: u64,
+    /// Bytes of the archive that the store had already.
+    pub skipped: u64,
+    /// The plan for the cluster, unless only the store was seeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.plan, self.done) {
+            (Some(plan), "planned") => {
+                write!(f, "{plan}")?;
+                if plan.changes_nothing() { f.write_str("nothing to change") } else { f.write_str("nothing was changed: this was a dry run") }
+            }
+            (Some(plan), _) => write!(f, "{} {} runs and is healthy ({})", self.name, self.version, plan.summary()),
+            (None, _) => write!(f, "{} {} is in the store and can be had from the endpoint", self.name, self.version),
+        }
+    }
+}
+
+/// Applies an archive.
+///
+/// # Errors
+///
+/// As the steps say; [`Error::Install`] once the cluster was touched.
+pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
+    let trusted = keys::load_public(&options.keys)?;
+    let name = archives::display_name(&options.archive);
+    let opened = archives::open(&options.archive, &trusted)?;
+    let report = if options.mode == Mode::DryRun {
+        return dry_run(&options, opened, &progress).await.map_err(|error| error.in_refused_archive(&name));
+    } else {
+        let mut site = Site::open(&options.store, "apply")?;
+        let document = opened.release.document.clone();
+        let reason = check_sequence(&site.store, site.ledger.history(), &document, options.allow_downgrade.as_deref())?;
+        let (release, stored, skipped) = seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
+        gate(&options, &site.store, &release, progress.as_ref()).await?;
+        if !site.ledger.history().is_seeded(release.digest) {
+            let entry = Entry::Seeded { name: document.name.clone(), release: release.digest };
+            site.ledger.append(Timestamp::now(), entry)?;
+        }
+        let plan = match options.mode {
+            Mode::SeedOnly => None,
+            _ => Some(install_or_restore(&mut site, &options, &release, reason, &progress).await?),
+        };
+        site.retain(&document.name, options.keep, release.digest, progress.as_ref())?;
+        Report {
+            format: 1,
+            done: if plan.is_some() { "installed" } else { "seeded" },
+            release: release.digest,
+            name: document.name,
+            version: document.version,
+            stored,
+            skipped,
+            plan,
+        }
+    };
+    Ok(report)
+}
+
+/// The sequence never goes down, unless there is a reason that the ledger can keep.
+fn check_sequence(store: &Store, history: &ledger::History, document: &ReleaseDocument, allowed: Option<&str>) -> Result<Option<String>> {
+    let Some(active) = history.active(&document.name) else { return Ok(None) };
+    // A release that left the store although it is active cannot be: retention keeps it.
+    let active = store.release(active)?;
+    if document.sequence >= active.document.sequence {
+        return Ok(None);
+    }
+    match allowed {
+        Some(reason) => Ok(Some(format!("downgrade allowed: {reason}"))),
+        None => Err(Error::Downgrade {
+            found: document.title(),
+            found_sequence: document.sequence,
+            active: active.document.title(),
+            active_sequence: active.document.sequence,
+        }),
+    }
+}
+
+/// Takes the archive into the store: blobs, the record of the release, Git.
+fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result<(StoredRelease, u64, u64)> {
+    let Opened { release, source } = opened;
+    site.store.check_space(&release)?;
+    let streamed = archives::stream(source, &release, &site.store.sink(), "taking in", progress.as_ref())?;
+    let stored = site.store.record(&release, Timestamp::now())?;
+    site.switch_git(&release.document.name, release.digest)?;
+    Ok((stored, streamed.taken, streamed.skipped))
+}
+
+/// Asks the endpoint for everything that the release needs.
+async fn gate(options: &Options, store: &Store, release: &StoredRelease, progress: &dyn Progress) -> Result<()> {
+    let endpoint = endpoint(options.endpoint.as_deref(), store)?;
+    seed::gate(&endpoint, store.path(), &release.document, progress).await?;
+    Ok(())
+}
+
+/// The endpoint that was given, or the one that `serve` wrote into the store.
+pub(super) fn endpoint(given: Option<&str>, store: &Store) -> Result<String> {
+    match given {
+        Some(endpoint) => Ok(endpoint.trim_end_matches('/').to_owned()),
+        None => Ok(store.endpoint()?.ok_or_else(|| Error::NoEndpoint { store: store.path().to_owned() })?),
+    }
+}
+
+/// Installs the release; when that fails after the cluster was touched, restores the one before.
+async fn install_or_restore(
+    site: &mut Site,
+    options: &Options,
+    release: &StoredRelease,
+    reason: Option<String>,
+    progress: &Arc<dyn Progress>,
+) -> Result<Plan> {
+    let target = options.cluster.target();
+    let connection = cluster::connect(&target).await?;
+    let before = site.ledger.history().active(&release.document.name).filter(|active| *active != release.digest);
+    let change = Change { action: Action::Apply, release, reason, timeout: options.timeout };
+    let error = match install::install(site, &connection, change, progress).await {
+        Ok(plan) => return Ok(plan),
+        Err(error) => error,
+    };
+    let Error::Install { release: failed, why, hint, .. } = error else {
+        // Nothing was changed in the cluster: Git goes back to what runs, and that is all.
+        if let Some(before) = before {
+            site.switch_git(&release.document.name, before)?;
+        }
+        return Err(error);
+    };
+    let Some(before) = before.filter(|_| options.rollback) else {
+        return Err(Error::Install { release: failed, restored: None, why, hint });
+    };
+    progress.warn(format!("{failed} did not take ({why}); restoring {}", site.title(before)));
+    let prior = site.store.release(before)?;
+    site.switch_git(&release.document.name, before)?;
+    let change = Change {
+        action: Action::Restore,
+        release: &prior,
+        reason: Some(format!("{failed} did not take")),
+        timeout: options.timeout,
+    };
+    match install::install(site, &connection, change, progress).await {
+        Ok(_) => Err(Error::Install { release: failed, restored: Some(prior.document.title()), why, hint }),
+        Err(error) => Err(Error::Install {
+            release: failed,
+            restored: None,
+            why: format!("{why}; and {} could not be restored: {}", prior.document.title(), chain(&error)),
+            hint: "when the cluster answers again: `fleetpack rollback`".into(),
+        }),
+    }
+}
+
+/// Reads the rendered manifests from the archive alone, and asks the cluster what would change.
+async fn dry_run(options: &Options, opened: Opened, progress: &Arc<dyn Progress>) -> Result<Report> {
+    let document = opened.release.document.clone();
+    let digest = opened.release.digest;
+    if options.store.exists() {
+        let store = Store::open_read_only(&options.store)?;
+        check_sequence(&store, &ledger::read(store.path())?, &document, options.allow_downgrade.as_deref())?;
+    }
+    let layer = archives::read_rendered(opened, progress.as_ref())?;
+    let objects = install::release_objects(digest, &document, layer.as_slice())?;
+    let connection = cluster::connect(&options.cluster.target()).await?;
+    let (_, plan) = install::look(&connection, objects, progress.as_ref()).await?;
+    Ok(Report {
+        format: 1,
+        done: "planned",
+        release: digest,
+        name: document.name,
+        version: document.version,
+        stored: 0,
+        skipped: 0,
+        plan: Some(plan),
+    })
+}
+
+impl Error {
+    /// Names the archive where the error is about its content, and leaves other errors as they are.
+    fn in_refused_archive(self, name: &str) -> Self {
+        match self {
+            error @ (Self::Format(_) | Self::Trust(_) | Self::Rendered(_)) => error.in_archive(name),
+            error => error,
+        }
+    }
+}

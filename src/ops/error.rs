@@ -1,0 +1,258 @@
+//! What goes wrong in a use case: the rooms' own errors, and what only the whole can see.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::{ErrorClass, ImageRef, Usage};
+
+/// An error of a use case. Each has a class, which decides the exit code, and may have a hint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder.
+    #[error("cannot {what} `{}`", path.display())]
+    Io {
+        /// What was tried: `read`, `write`.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Something that the machine lacks.
+    #[error("{what}")]
+    Setup {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A name, version or sequence that the revision or the command line gives cannot be used.
+    #[error("{what}")]
+    Usage {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// No password for a private key.
+    #[error("cannot use the private key `{}`: {why}", path.display())]
+    Password {
+        /// The key.
+        path: PathBuf,
+        /// Why there is none.
+        why: String,
+    },
+    /// A key file.
+    #[error("key `{}`", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: crate::trust::TrustError,
+    },
+    /// An archive, from the file or standard input it was read from.
+    #[error("`{name}`")]
+    Archive {
+        /// The file's name, or `standard input`.
+        name: String,
+        /// The cause.
+        source: Box<Error>,
+    },
+    /// A release that is older than the one that runs.
+    #[error("release {found} is older than {active}, which is active here: sequence {found_sequence} < {active_sequence}")]
+    Downgrade {
+        /// Title of the release that was to be applied.
+        found: String,
+        /// Its sequence.
+        found_sequence: u64,
+        /// Title of the active release.
+        active: String,
+        /// Its sequence.
+        active_sequence: u64,
+    },
+    /// Images that could not be resolved.
+    #[error("{}", images_text(images))]
+    Images {
+        /// Each image, who uses it, and what its sources said.
+        images: Vec<UnresolvedImage>,
+    },
+    /// No endpoint is known for the gate.
+    #[error("no endpoint to ask for the release: `fleetpack serve` has not run on the store `{}`", store.display())]
+    NoEndpoint {
+        /// The store.
+        store: PathBuf,
+    },
+    /// The store holds no such release.
+    #[error("{what}")]
+    NoRelease {
+        /// What was looked for and what there is.
+        what: String,
+    },
+    /// The cluster refused the release or it did not become healthy.
+    #[error("{}", install_text(release, restored.as_deref(), why))]
+    Install {
+        /// Title of the release.
+        release: String,
+        /// Title of the release that was restored, if one was.
+        restored: Option<String>,
+        /// What went wrong.
+        why: String,
+        /// What to do next.
+        hint: String,
+    },
+    /// The private key and its signature.
+    #[error(transparent)]
+    Trust(#[from] crate::trust::TrustError),
+    /// The archive's format.
+    #[error(transparent)]
+    Format(#[from] crate::archive::ArchiveError),
+    /// The rendered manifests.
+    #[error(transparent)]
+    Rendered(#[from] crate::archive::rendered::RenderedError),
+    /// Git on the build side.
+    #[error(transparent)]
+    Git(#[from] crate::source::git::GitError),
+    /// Rendering and discovery.
+    #[error(transparent)]
+    Source(#[from] crate::source::SourceError),
+    /// Registries and layouts.
+    #[error(transparent)]
+    Oci(#[from] crate::oci::OciError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
+    /// Serving, mirrors, gate.
+    #[error(transparent)]
+    Seed(#[from] crate::seed::SeedError),
+    /// The cluster, before anything was changed there.
+    #[error(transparent)]
+    Cluster(#[from] crate::apply::ApplyError),
+}
+
+/// An image that could not be resolved.
+#[derive(Debug)]
+pub struct UnresolvedImage {
+    /// The reference.
+    pub image: ImageRef,
+    /// Who uses it; none when it was asked for by name alone.
+    pub used_by: Vec<Usage>,
+    /// What its sources said.
+    pub error: crate::oci::OciError,
+}
+
+fn images_text(images: &[UnresolvedImage]) -> String {
+    let mut lines = vec![match images {
+        [_] => "an image cannot be resolved".to_owned(),
+        images => format!("{} images cannot be resolved", images.len()),
+    }];
+    for image in images {
+        lines.push(format!("  `{}`: {}", image.image, super::chain(&image.error)));
+        lines.extend(image.used_by.iter().map(|usage| format!("    used by {}  {}  {}", usage.origin, usage.object, usage.field)));
+        if image.used_by.is_empty() {
+            lines.push("    asked for by `--image` or `images.include`".to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
+fn install_text(release: &str, restored: Option<&str>, why: &str) -> String {
+    match restored {
+        Some(restored) => format!("release {release} did not take, and {restored} was restored: {why}"),
+        None => format!("release {release} did not take: {why}"),
+    }
+}
+
+impl Error {
+    /// A file error.
+    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// Names the key file that the error is about.
+    pub(super) fn in_key(self, path: &Path) -> Self {
+        match self {
+            Self::Trust(source) => Self::Key { path: path.to_owned(), source },
+            other => other,
+        }
+    }
+
+    /// Names the archive that the error is about.
+    pub(super) fn in_archive(self, name: &str) -> Self {
+        Self::Archive { name: name.to_owned(), source: Box::new(self) }
+    }
+
+    /// How the error ends the process.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Io { .. } | Self::Setup { .. } | Self::Password { .. } => ErrorClass::Failed,
+            Self::Usage { .. } => ErrorClass::Usage,
+            Self::Key { source, .. } => source.class(),
+            Self::Archive { source, .. } => source.class(),
+            Self::Downgrade { .. } => ErrorClass::Refused,
+            Self::Images { images } => {
+                // One that is missing makes the release incomplete, whatever ails the others.
+                let classes = || images.iter().map(|image| image.error.class());
+                let missing = classes().find(|class| *class == ErrorClass::Incomplete);
+                missing.or_else(|| classes().next()).unwrap_or(ErrorClass::Incomplete)
+            }
+            Self::NoEndpoint { .. } | Self::NoRelease { .. } => ErrorClass::Incomplete,
+            Self::Install { restored, .. } => match restored {
+                Some(_) => ErrorClass::ClusterRestored,
+                None => ErrorClass::ClusterBroken,
+            },
+            Self::Trust(error) => error.class(),
+            Self::Format(error) => error.class(),
+            Self::Rendered(error) => error.class(),
+            Self::Git(error) => error.class(),
+            Self::Source(error) => error.class(),
+            Self::Oci(error) => error.class(),
+            Self::Store(error) => error.class(),
+            Self::Ledger(error) => error.class(),
+            Self::Seed(error) => error.class(),
+            Self::Cluster(error) => error.class(),
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::AlreadyExists => Some("choose another name; nothing is ever replaced".into()),
+                io::ErrorKind::PermissionDenied => Some("check who owns it, or run as a user who may".into()),
+                _ => None,
+            },
+            Self::Setup { hint, .. } | Self::Usage { hint, .. } | Self::Install { hint, .. } => Some(hint.clone()),
+            Self::Password { .. } => Some("set COSIGN_PASSWORD (empty for a key without a password)".into()),
+            Self::Key { source, .. } => source.hint(),
+            Self::Archive { source, .. } => source.hint(),
+            Self::Downgrade { .. } => Some(
+                "apply the newer release, go back with `fleetpack rollback`, or give the reason with \
+                 `--allow-downgrade REASON`"
+                    .into(),
+            ),
+            Self::Images { images } => images.iter().find_map(|image| image.error.hint()).or_else(|| {
+                Some("push the image, correct the reference, or take it from a folder with `--images-from oci:DIR`".into())
+            }),
+            Self::NoEndpoint { store } => Some(format!(
+                "start it: `fleetpack serve --store {}` (and keep it running: nodes pull from it), or name another with `--endpoint URL`",
+                store.display()
+            )),
+            Self::NoRelease { .. } => Some("`fleetpack status` lists what the store keeps".into()),
+            Self::Trust(error) => error.hint(),
+            Self::Format(error) => error.hint(),
+            Self::Rendered(error) => error.hint(),
+            Self::Git(error) => error.hint(),
+            Self::Source(error) => error.hint(),
+            Self::Oci(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Ledger(error) => error.hint(),
+            Self::Seed(error) => error.hint(),
+            Self::Cluster(error) => error.hint(),
+        }
+    }
+}

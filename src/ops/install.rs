@@ -1,0 +1,170 @@
+//! Bringing the cluster to a release that the store holds: what `apply`, `rollback` and the
+//! restoring of the release before have in common.
+//!
+//! Bracketed in the ledger: begin, a step for each stage, then succeed or fail.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Error, Result, chain};
+use crate::apply::{self, Cluster, PlanOptions, ReleaseObjects, StepSink};
+use crate::archive::rendered;
+use crate::ledger::{Action, Entry, Ledger};
+use crate::model::plan::Plan;
+use crate::model::{Digest, Event, ReleaseDocument, ReleaseName, Progress};
+use crate::store::{Store, StoredRelease, git};
+
+/// A site whose lock this process holds.
+pub(super) struct Site {
+    pub(super) store: Store,
+    pub(super) ledger: Ledger,
+}
+
+impl Site {
+    /// Opens the store for writing, and the ledger with it.
+    pub(super) fn open(path: &Path, purpose: &str) -> Result<Self> {
+        let store = Store::open_or_create(path, purpose)?;
+        let ledger = Ledger::open(store.path(), store.lock())?;
+        Ok(Self { store, ledger })
+    }
+
+    /// Titles of releases, for messages: a release that left the store is its short digest.
+    pub(super) fn title(&self, digest: Digest) -> String {
+        self.store.release(digest).map_or_else(|_| digest.short(), |release| release.document.title())
+    }
+
+    /// Switches the served Git repository to all kept releases of `name`, `active` over the others.
+    pub(super) fn switch_git(&self, name: &ReleaseName, active: Digest) -> Result<()> {
+        let mut releases: Vec<StoredRelease> =
+            self.store.releases()?.into_iter().filter(|release| release.document.name == *name).collect();
+        releases.sort_by_key(|release| (release.digest == active, release.document.sequence, release.ingested));
+        let generation: Vec<_> = releases
+            .iter()
+            .map(|release| git::GenerationRelease {
+                version: release.document.version.clone(),
+                digest: release.digest,
+                bundle: self.store.blob_path(release.document.git.bundle),
+                refs: release.document.git.refs.clone(),
+                commit: release.document.git.commit.clone(),
+            })
+            .collect();
+        let root = self.store.git_root();
+        let built = git::build_generation(&root, name, &generation)?;
+        git::switch(&root, name, &built)?;
+        git::prune_generations(&root, name)?;
+        Ok(())
+    }
+
+    /// Keeps the releases of `name` that last ran, `keep` of them, and `also`; drops the others.
+    pub(super) fn retain(&mut self, name: &ReleaseName, keep: usize, also: Digest, progress: &dyn Progress) -> Result<()> {
+        let mut kept: Vec<Digest> = self.ledger.history().ran(name).into_iter().take(keep.max(1)).collect();
+        kept.push(also);
+        let all = self.store.releases()?;
+        let (stay, go): (Vec<_>, Vec<_>) =
+            all.iter().partition(|release| release.document.name != *name || kept.contains(&release.digest));
+        if go.is_empty() {
+            return Ok(());
+        }
+        let stay: Vec<Digest> = stay.iter().map(|release| release.digest).collect();
+        // The ledger says it first: whoever reads it after a cut does not count on a release
+        // that may be half gone.
+        for release in &go {
+            self.ledger.append(Timestamp::now(), Entry::Dropped { name: name.clone(), release: release.digest })?;
+            progress.note(format!("{} leaves the store", release.document.title()));
+        }
+        self.store.retire(&stay)?;
+        Ok(())
+    }
+}
+
+/// The objects of a stored release, read from its rendered layer.
+pub(super) fn stored_objects(store: &Store, release: &StoredRelease) -> Result<ReleaseObjects> {
+    let path = store.blob_path(release.document.rendered.layer);
+    let file = std::fs::File::open(&path).map_err(|error| Error::io("read", &path, error))?;
+    release_objects(release.digest, &release.document, file)
+}
+
+/// The objects of a release, from the bytes of its rendered layer.
+pub(super) fn release_objects(digest: Digest, document: &ReleaseDocument, layer: impl std::io::Read) -> Result<ReleaseObjects> {
+    Ok(ReleaseObjects {
+        name: document.name.clone(),
+        version: document.version.clone(),
+        digest,
+        sequence: document.sequence,
+        objects: rendered::unpack(layer, &document.rendered)?,
+    })
+}
+
+/// Looks at the cluster and plans; changes nothing.
+pub(super) async fn look(cluster: &Cluster, objects: ReleaseObjects, progress: &dyn Progress) -> Result<(apply::Observation, Plan)> {
+    progress.event(Event::Start { title: "asking the cluster what would change".into(), bytes: None });
+    let seen = apply::observe(cluster, objects, progress).await?;
+    let plan = apply::plan(&seen, PlanOptions::default())?;
+    progress.event(Event::Finish { summary: plan.summary() });
+    Ok((seen, plan))
+}
+
+/// Writes each stage into the ledger.
+struct Steps<'a> {
+    ledger: &'a mut Ledger,
+    attempt: u64,
+}
+
+impl StepSink for Steps<'_> {
+    fn step(&mut self, step: &str) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.ledger.append(Timestamp::now(), Entry::Step { attempt: self.attempt, step: step.to_owned() })?;
+        Ok(())
+    }
+}
+
+/// What is to be brought about, and how.
+pub(super) struct Change<'a> {
+    pub(super) action: Action,
+    pub(super) release: &'a StoredRelease,
+    pub(super) reason: Option<String>,
+    pub(super) timeout: Duration,
+}
+
+/// Brings the cluster to a release: plan, begin, stages, health, prune, succeed.
+///
+/// An error before the ledger's `begin` is the room's own: nothing was changed. After it, it is
+/// [`Error::Install`] without a restored release, and the ledger has the attempt as failed.
+pub(super) async fn install(site: &mut Site, cluster: &Cluster, change: Change<'_>, progress: &Arc<dyn Progress>) -> Result<Plan> {
+    let release = change.release;
+    let objects = stored_objects(&site.store, release)?;
+    let (seen, plan) = look(cluster, objects, progress.as_ref()).await?;
+    let name = &release.document.name;
+    let attempt = site.ledger.begin(Timestamp::now(), name, change.action, release.digest, change.reason)?;
+    let work = async {
+        let mut steps = Steps { ledger: &mut site.ledger, attempt };
+        apply::execute(cluster, &seen, &plan, &mut steps, progress.as_ref()).await?;
+        let health = apply::wait(cluster, &seen, change.timeout, progress.as_ref()).await?;
+        progress.note(health.to_string());
+        steps.step("healthy").map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
+        let pruned = apply::prune(cluster, &seen, &plan, change.timeout, progress.as_ref()).await?;
+        for object in &pruned.deleted {
+            progress.note(format!("deleted {object}"));
+        }
+        steps.step("pruned").map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
+        Ok::<_, Error>(())
+    };
+    match work.await {
+        Ok(()) => {
+            site.ledger.append(Timestamp::now(), Entry::Succeed { attempt })?;
+            Ok(plan)
+        }
+        Err(error) => {
+            let why = chain(&error);
+            site.ledger.append(Timestamp::now(), Entry::Fail { attempt, error: why.chars().take(2000).collect() })?;
+            Err(Error::Install {
+                release: release.document.title(),
+                restored: None,
+                why,
+                hint: error.hint().unwrap_or_else(|| "see what the cluster says, then run the same command again, or `fleetpack rollback`".into()),
+            })
+        }
+    }
+}

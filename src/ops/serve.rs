@@ -1,0 +1,119 @@
+//! `serve`: images and Git from the store or an archive, until told to stop.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{Error, Result, archives, keys};
+use crate::model::Progress;
+use crate::seed::{self, Content, Limits, SeedError, Server};
+use crate::store::Store;
+
+/// What a server is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// What to serve.
+    pub content: From,
+}
+
+/// Where the content comes from.
+#[derive(Debug, Clone)]
+pub enum From {
+    /// A store; made when it is not there, so that `serve` can be started before the first apply.
+    Store(PathBuf),
+    /// An archive, signed by one of the keys.
+    Archive {
+        /// The file.
+        archive: PathBuf,
+        /// Public keys.
+        keys: Vec<PathBuf>,
+    },
+}
+
+/// A server that runs.
+pub struct Running {
+    endpoint: String,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<std::result::Result<(), SeedError>>,
+}
+
+impl Running {
+    /// `http://ADDRESS`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Stops it and waits until open requests have ended.
+    ///
+    /// # Errors
+    ///
+    /// When it ended badly.
+    pub async fn stop(&mut self) -> Result<()> {
+        // A server that has ended by itself takes no message, and its result says why.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        self.wait().await
+    }
+
+    async fn wait(&mut self) -> Result<()> {
+        match (&mut self.task).await {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(Error::io("serve at", Path::new(&self.endpoint), std::io::Error::other(error))),
+        }
+    }
+}
+
+/// Starts a server and says where it listens.
+///
+/// # Errors
+///
+/// When the content cannot be read or verified, or the address cannot be listened on.
+pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Running> {
+    let (content, store): (Arc<dyn Content>, Option<Store>) = match &options.content {
+        From::Store(path) => {
+            let store = Store::open_or_prepare(path)?;
+            (Arc::new(seed::StoreContent::open(path)?), Some(store))
+        }
+        From::Archive { archive, keys: public } => {
+            let trusted = keys::load_public(public)?;
+            let release = archives::open(archive, &trusted)?.release;
+            (Arc::new(seed::ArchiveContent::open(archive, release)?), None)
+        }
+    };
+    let server = Server::bind(options.listen, Limits::default()).await?;
+    let endpoint = server.endpoint();
+    if let Some(store) = store {
+        store.record_endpoint(&endpoint)?;
+    }
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(server.run(content, progress, async move {
+        // A sender that is dropped stops the server as a message does.
+        let _ = stopped.await;
+    }));
+    Ok(Running { endpoint, stop: Some(stop), task })
+}
+
+/// Serves until SIGTERM or SIGINT; `ready` is told the endpoint.
+///
+/// # Errors
+///
+/// As [`start`], or when signals cannot be waited for.
+pub async fn serve(options: Options, progress: Arc<dyn Progress>, ready: impl FnOnce(&str)) -> Result<()> {
+    let signals = |kind| signal(kind).map_err(|error| Error::io("wait for", Path::new("signals"), error));
+    let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let mut running = start(options, progress.clone()).await?;
+    ready(running.endpoint());
+    tokio::select! {
+        ended = running.wait() => return ended,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    progress.note("stopping: open requests may end".into());
+    running.stop().await
+}

@@ -1,0 +1,231 @@
+//! `status` and `history`: what the store and the ledger say, without asking anybody.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Result;
+use crate::ledger::{self, Attempt, Outcome};
+use crate::model::{Digest, ReleaseName, ReleaseVersion};
+use crate::store::{Store, StoredRelease};
+
+/// The state of a site.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Format of this report: 1.
+    pub format: u32,
+    /// The store.
+    pub store: String,
+    /// Where `serve` was last started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The active release of each name.
+    pub active: Vec<ReleaseState>,
+    /// Attempts that were cut.
+    pub unfinished: Vec<Entry>,
+    /// Every release that the store keeps.
+    pub releases: Vec<ReleaseState>,
+}
+
+/// A kept release.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseState {
+    /// Identity of the release.
+    pub release: Digest,
+    /// Its name.
+    pub name: ReleaseName,
+    /// Its version.
+    pub version: ReleaseVersion,
+    /// Its sequence.
+    pub sequence: u64,
+    /// The commit.
+    pub commit: String,
+    /// Whether it is the active one.
+    pub active: bool,
+    /// Whether every blob of it is there.
+    pub complete: bool,
+    /// When it came into the store.
+    pub ingested: String,
+    /// Bytes of all its blobs.
+    pub size: u64,
+    /// Bytes of blobs that no other kept release has: what dropping it would free.
+    pub own: u64,
+}
+
+/// One attempt in the ledger.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Number of the attempt.
+    pub attempt: u64,
+    /// When it began.
+    pub began: String,
+    /// Name of the release.
+    pub name: ReleaseName,
+    /// What it was: `apply`, `rollback`, `restore`.
+    pub action: String,
+    /// The release.
+    pub release: Digest,
+    /// Its version, where the store still has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<ReleaseVersion>,
+    /// `succeeded`, `failed`, `cut` or `superseded`.
+    pub outcome: &'static str,
+    /// The error of one that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Why, where a reason was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Steps that were done.
+    pub steps: Vec<String>,
+}
+
+/// What was done at a site, the oldest first.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// Format of this report: 1.
+    pub format: u32,
+    /// Every attempt.
+    pub attempts: Vec<Entry>,
+}
+
+/// Reads the state of a site.
+///
+/// # Errors
+///
+/// When the store or its ledger cannot be read.
+pub fn status(path: &Path) -> Result<Status> {
+    let store = Store::open_read_only(path)?;
+    let history = ledger::read(store.path())?;
+    let releases = store.releases()?;
+    let states: Vec<ReleaseState> = releases
+        .iter()
+        .map(|release| {
+            let others = releases.iter().filter(|other| other.digest != release.digest);
+            let shared: std::collections::HashSet<Digest> =
+                others.flat_map(|other| other.document.blobs.iter().map(|blob| blob.digest)).collect();
+            let document = &release.document;
+            ReleaseState {
+                release: release.digest,
+                name: document.name.clone(),
+                version: document.version.clone(),
+                sequence: document.sequence,
+                commit: document.git.commit.to_string(),
+                active: history.active(&document.name) == Some(release.digest),
+                complete: store.check_complete(release).is_ok(),
+                ingested: release.ingested.to_string(),
+                size: document.blobs.iter().map(|blob| blob.size).sum(),
+                own: document.blobs.iter().filter(|blob| !shared.contains(&blob.digest)).map(|blob| blob.size).sum(),
+            }
+        })
+        .collect();
+    Ok(Status {
+        format: 1,
+        store: store.path().display().to_string(),
+        endpoint: store.endpoint()?,
+        active: states.iter().filter(|state| state.active).cloned().collect(),
+        unfinished: history.all_unfinished().map(|attempt| entry(attempt, &releases)).collect(),
+        releases: states,
+    })
+}
+
+/// Reads the history of a site.
+///
+/// # Errors
+///
+/// When the store or its ledger cannot be read.
+pub fn history(path: &Path) -> Result<History> {
+    let store = Store::open_read_only(path)?;
+    let history = ledger::read(store.path())?;
+    let releases = store.releases()?;
+    Ok(History { format: 1, attempts: history.attempts().iter().map(|attempt| entry(attempt, &releases)).collect() })
+}
+
+fn entry(attempt: &Attempt, releases: &[StoredRelease]) -> Entry {
+    let (outcome, error) = match &attempt.outcome {
+        Outcome::Unfinished => ("cut", None),
+        Outcome::Superseded => ("superseded", None),
+        Outcome::Succeeded { .. } => ("succeeded", None),
+        Outcome::Failed { error, .. } => ("failed", Some(error.clone())),
+    };
+    let known = releases.iter().find(|release| release.digest == attempt.release);
+    Entry {
+        attempt: attempt.number,
+        began: attempt.began.to_string(),
+        name: attempt.name.clone(),
+        action: attempt.action.to_string(),
+        release: attempt.release,
+        version: known.map(|release| release.document.version.clone()),
+        outcome,
+        error,
+        reason: attempt.reason.clone(),
+        steps: attempt.steps.clone(),
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store {}", self.store)?;
+        match &self.endpoint {
+            Some(endpoint) => write!(f, ", served at {endpoint}")?,
+            None => write!(f, ", never served")?,
+        }
+        if self.releases.is_empty() {
+            write!(f, "\n  no release yet")?;
+        }
+        for state in &self.releases {
+            let mark = if state.active { '*' } else { ' ' };
+            let complete = if state.complete { "complete" } else { "INCOMPLETE" };
+            write!(
+                f,
+                "\n{mark} {} {}  {}  sequence {}  commit {}  {complete}  {} MB, {} MB of its own",
+                state.name,
+                state.version,
+                state.release.short(),
+                state.sequence,
+                state.commit.get(..12).unwrap_or(&state.commit),
+                state.size / 1_000_000,
+                state.own / 1_000_000,
+            )?;
+        }
+        for cut in &self.unfinished {
+            write!(f, "\n! {} of {} was cut at {}: run the same command again", cut.action, cut.release.short(), cut.began)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.attempts.is_empty() {
+            return f.write_str("nothing was ever applied here");
+        }
+        for (at, entry) in self.attempts.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            let version = entry.version.as_ref().map_or_else(|| "(left the store)".to_owned(), ToString::to_string);
+            write!(
+                f,
+                "{}  {:8}  {} {version}  {}  {}",
+                entry.began,
+                entry.action,
+                entry.name,
+                entry.release.short(),
+                entry.outcome
+            )?;
+            if let Some(reason) = &entry.reason {
+                write!(f, "  ({reason})")?;
+            }
+            if let Some(error) = &entry.error {
+                write!(f, "\n    {error}")?;
+            }
+        }
+        Ok(())
+    }
+}
