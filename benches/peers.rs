@@ -17,24 +17,10 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 const FLEETPACK: &str = env!("CARGO_BIN_EXE_fleetpack");
 const ROUNDS: usize = 3;
 
-/// Layers of the corpus's images: a name and the parts of the testbed's corpus that make its layers.
-/// Neighbours share their lower layers, as images of one shop do.
-const IMAGES: &[(&str, &[&str])] = &[
-    ("web", &["python", "nginx"]),
-    ("api", &["python", "perl"]),
-    ("worker", &["python", "perl", "git"]),
-    ("billing", &["python", "node"]),
-    ("search", &["jre"]),
-    ("index", &["jre", "perl"]),
-    ("mail", &["perl"]),
-    ("ci", &["git", "perl"]),
-    ("build", &["gcc"]),
-    ("tools", &["gcc", "git"]),
-    ("docs", &["node"]),
-    ("render", &["llvm"]),
-    ("maps", &["llvm", "python"]),
-    ("gateway", &["nginx", "perl"]),
-];
+/// Large images that join the testbed's shop, so that the corpus passes 1 GB (`install bulk`).
+const BULK: &[&str] = &["kiosk", "signage", "mail", "compiler", "functional", "toolchain", "jdk"];
+/// The registries that the references name; all of them are the one on loopback here.
+const HOSTS: &[&str] = &["registry.example.com", "us-central1-docker.pkg.dev", "docker.io"];
 
 /// What one run cost.
 #[derive(Clone, Copy)]
@@ -116,6 +102,7 @@ struct Bench {
     work: PathBuf,
     testbed: PathBuf,
     registry: String,
+    references: Vec<String>,
     serve: Option<Child>,
 }
 
@@ -152,31 +139,34 @@ impl Bench {
     }
 
     fn prepare() -> Self {
-        let testbed = PathBuf::from(Self::answer(Self::script("install").args(["peers", "mkimage", "corpus"])));
+        let testbed = PathBuf::from(Self::answer(Self::script("install").args(["peers", "corpus", "bulk"])));
         let work = testbed.join("bench");
         fs::create_dir_all(&work).unwrap();
         let registry = Self::answer(Self::script("registry").arg("up").arg(work.join("registry")));
-        let bench = Self { work, testbed, registry, serve: None };
-        fs::write(
-            bench.work.join("registries.conf"),
-            format!(
-                "[[registry]]\nprefix = \"registry.example.com\"\nlocation = \"{}/registry.example.com\"\ninsecure = true\n",
-                bench.registry
-            ),
-        )
-        .unwrap();
+        let mut references: Vec<String> = BULK.iter().map(|name| format!("registry.example.com/bulk/{name}:1")).collect();
+        let mut bench = Self { work, testbed, registry, references: Vec::new(), serve: None };
+        for reference in &references {
+            let mut copy = bench.tool("skopeo");
+            copy.args(["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]);
+            copy.arg(format!("oci:{}:{reference}", bench.testbed.join("bulk").display()));
+            run(copy.arg(format!("docker://{}/{reference}", bench.registry)));
+        }
+        for release in ["v0.10.6", "v0.10.7"] {
+            let mut push = Self::script("corpus");
+            let pushed = Self::answer(push.args(["push", &bench.registry, "--release", release]));
+            references.extend(pushed.lines().map(str::to_owned));
+        }
+        references.sort();
+        references.dedup();
+        bench.references = references;
+        let entry = |host: &&str| {
+            format!("[[registry]]\nprefix = \"{host}\"\nlocation = \"{}/{host}\"\ninsecure = true\n", bench.registry)
+        };
+        fs::write(bench.work.join("registries.conf"), HOSTS.iter().map(entry).collect::<String>()).unwrap();
         let mut manifests = String::new();
-        for (name, layers) in IMAGES {
-            let reference = format!("registry.example.com/bench/{name}:1.0");
-            let mut make = Self::script("image");
-            make.args(["make", "--registry", &bench.registry, "--name", &reference]);
-            for layer in *layers {
-                make.arg("--add").arg(bench.testbed.join("corpus").join(layer));
-            }
-            make.args(["--file", &format!("etc/name={name}")]);
-            Self::answer(&mut make);
+        for (at, reference) in bench.references.iter().enumerate() {
             manifests.push_str(&format!(
-                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default}}\nspec: {{containers: [{{name: main, image: \"{reference}\"}}]}}\n"
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{at}, namespace: default}}\nspec: {{containers: [{{name: main, image: \"{reference}\"}}]}}\n"
             ));
         }
         let repository = bench.work.join("repo");
@@ -201,10 +191,6 @@ impl Bench {
 
     fn archive(&self) -> PathBuf {
         self.work.join("bench.fleetpack.tar")
-    }
-
-    fn references() -> impl Iterator<Item = String> {
-        IMAGES.iter().map(|(name, _)| format!("registry.example.com/bench/{name}:1.0"))
     }
 
     fn build_command(&self) -> Command {
@@ -236,7 +222,7 @@ impl Bench {
             || {
                 let mut pull = self.tool("crane");
                 pull.args(["pull", "--insecure", "--format=oci"]);
-                pull.args(Self::references().map(|name| format!("{}/{name}", self.registry)));
+                pull.args(self.references.iter().map(|name| format!("{}/{name}", self.registry)));
                 pull.arg(self.work.join("crane"));
                 vec![pull, tar("crane")]
             },
@@ -247,17 +233,17 @@ impl Bench {
                 self.clean("peer.tar");
             },
             || {
-                let copy = |name: String| {
+                let copy = |name: &String| {
                     let mut copy = self.tool("skopeo");
                     copy.args(["copy", "--quiet", "--src-tls-verify=false", "--all"]);
                     copy.arg(format!("docker://{}/{name}", self.registry));
                     copy.arg(format!("oci:{}:{name}", self.work.join("skopeo").display()));
                     copy
                 };
-                Self::references().map(copy).chain([tar("skopeo")]).collect()
+                self.references.iter().map(copy).chain([tar("skopeo")]).collect()
             },
         );
-        println!("| build, {} images, {} MB | fleetpack | crane + tar | skopeo + tar |", IMAGES.len(), size / 1_000_000);
+        println!("| build, {} images, {} MB | fleetpack | crane + tar | skopeo + tar |", self.references.len(), size / 1_000_000);
         println!("| --- | --- | --- | --- |");
         println!("| time | {} | {} | {} |", seconds(ours), seconds(crane), seconds(skopeo));
         println!("| fleetpack's share of it | | {:.2} | {:.2} |", ratio(ours, crane), ratio(ours, skopeo));
