@@ -126,10 +126,10 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     } else {
         let mut site = Site::open(&options.store, "apply")?;
         let document = opened.release.document.clone();
-        let reason = check_sequence(&site.store, site.ledger.history(), &document, options.allow_downgrade.as_deref())?;
+        let reason = check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
         let (release, stored, skipped) = seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
         gate(&options, &site.store, &release, progress.as_ref()).await?;
-        if !site.ledger.history().is_seeded(release.digest) {
+        if !site.ledger.is_seeded(release.digest) {
             let entry = Entry::Seeded { name: document.name.clone(), release: release.digest };
             site.ledger.append(Timestamp::now(), entry)?;
         }
@@ -206,7 +206,7 @@ async fn install_or_restore(
 ) -> Result<Plan> {
     let target = options.cluster.target();
     let connection = cluster::connect(&target).await?;
-    let before = site.ledger.history().active(&release.document.name).filter(|active| *active != release.digest);
+    let before = site.ledger.active(&release.document.name).filter(|active| *active != release.digest);
     let change = Change { action: Action::Apply, release, reason, timeout: options.timeout };
     let error = match install::install(site, &connection, change, progress).await {
         Ok(plan) => return Ok(plan),
@@ -270,7 +270,7 @@ impl Error {
     /// Names the archive where the error is about its content, and leaves other errors as they are.
     fn in_refused_archive(self, name: &str) -> Self {
         match self {
-            error @ (Self::Format(_) | Self::Trust(_) | Self::Rendered(_)) => error.in_archive(name),
+            error @ (Self::Format(_) | Self::Signature(_) | Self::Rendered(_)) => error.in_archive(name),
             error => error,
         }
     }

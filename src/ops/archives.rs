@@ -8,8 +8,7 @@ use std::sync::Mutex;
 use super::{Error, Result};
 use crate::archive::{self, BlobSink, BlobWrite, Release, Source, StreamReport};
 use crate::model::{BlobEntry, Digest, Event, Progress};
-use crate::trust::keys::PublicKey;
-use crate::trust::{self, Verified};
+use crate::trust::{self, PublicKey, Verified};
 
 /// An archive whose head was read and whose signature was checked.
 pub(super) struct Opened {

@@ -17,14 +17,15 @@ use serde::Serialize;
 use super::error::UnresolvedImage;
 use super::{Error, LocalImages, RegistrySettings, Result};
 use crate::archive::{Writer, rendered};
+use crate::fsio::limits;
 use crate::model::{
     BlobEntry, Digest, Event, GitContent, ImageEntry, ImageRef, Platform, Progress, ReleaseDocument, ReleaseName,
-    ReleaseVersion, RenderedContent, Usage, config, media_type, release,
+    ReleaseVersion, Usage, config, media_type, release,
 };
 use crate::oci::{self, ResolvedImage, Sources};
-use crate::source::git::{Repository, Revision};
+use crate::source::git::{BundlePlan, Dirty, Repository, Revision};
 use crate::source::{images, render};
-use crate::trust::{self, keys::PrivateKey};
+use crate::trust::{self, PrivateKey};
 
 /// What a build is told.
 #[derive(Default)]
@@ -109,8 +110,8 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     let revision = repository.resolve(&options.revision)?;
     warn_of_changes(&repository, &revision, progress.as_ref());
     let tree = repository.tree(&revision)?;
-    let config = match tree.read_optional(config::FILE_NAME, crate::fsio::limits::CONFIG_FILE)? {
-        Some(bytes) => Some(crate::source::config::parse(&bytes)?),
+    let config = match tree.file(config::FILE_NAME) {
+        Some(_) => Some(crate::source::config::parse(&tree.read(config::FILE_NAME, limits::CONFIG_FILE)?)?),
         None => None,
     };
     let name = release_name(&options, config.as_ref(), progress.as_ref())?;
@@ -145,17 +146,18 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     let sources = open_sources(&options)?;
     progress.event(Event::Start { title: format!("resolving {} images", wanted.len()), bytes: None });
     // Counting and packing Git's objects keeps one core busy while the registries answer.
-    let plan = repository.bundle(&revision)?;
-    let measuring = tokio::task::spawn_blocking(move || plan.measure());
+    let mut plan = repository.bundle(&revision)?;
+    let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
     let resolved = resolve_all(&sources, wanted, &platforms, jobs, progress.as_ref()).await?;
-    let bundle = measuring.await.map_err(|error| Error::io("pack", &options.repository, io::Error::other(error)))??;
+    let (bundle, measured) =
+        measuring.await.map_err(|error| Error::io("pack", &options.repository, io::Error::other(error)))??;
     progress.event(Event::Finish { summary: String::new() });
 
     let packed = rendered::pack(&objects)?;
     let mut origins: HashMap<Digest, Origin> = HashMap::new();
     let blobs = plan_blobs(&resolved, &packed, BlobEntry {
-        digest: bundle.digest(),
-        size: bundle.size(),
+        digest: measured.digest,
+        size: measured.size,
         media_type: media_type::GIT_BUNDLE.to_owned(),
     }, &sources, &mut origins);
     let created = match options.created {
@@ -173,12 +175,8 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         sequence: options.sequence.unwrap_or(revision.sequence),
         created,
         generator: concat!("fleetpack ", env!("CARGO_PKG_VERSION")).to_owned(),
-        git: GitContent { commit: revision.commit.clone(), refs: revision.refs.clone(), bundle: bundle.digest() },
-        rendered: RenderedContent {
-            manifest: packed.manifest_digest,
-            layer: packed.layer_digest,
-            objects: packed.entries.clone(),
-        },
+        git: GitContent { commit: revision.commit.clone(), refs: revision.refs.clone(), bundle: measured.digest },
+        rendered: packed.content(),
         images: resolved.into_iter().map(|image| image.entry).collect(),
         blobs,
     };
@@ -236,14 +234,12 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
 /// Says what of the work tree is not in the revision.
 fn warn_of_changes(repository: &Repository, revision: &Revision, progress: &dyn Progress) {
     match repository.dirty() {
-        Ok(changed) if changed.is_empty() => {}
-        Ok(changed) => progress.warn(format!(
-            "{} changed file{} of the work tree {} not in commit {}, and do not travel: {}",
-            changed.len(),
-            if changed.len() == 1 { "" } else { "s" },
-            if changed.len() == 1 { "is" } else { "are" },
+        Ok(Dirty { count: 0, .. }) => {}
+        Ok(Dirty { paths, count }) => progress.warn(format!(
+            "the work tree has changes that commit {} has not, and they do not travel: {}{}",
             revision.short,
-            changed.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
+            paths.iter().take(5).cloned().collect::<Vec<_>>().join(", "),
+            if count > 5 { format!(" and {} more", count - 5) } else { String::new() }
         )),
         // A work tree that cannot be compared says nothing about the revision, which is what is built.
         Err(error) => progress.warn(format!("cannot compare the work tree with the revision: {error}")),
@@ -345,7 +341,7 @@ fn plan_blobs(
     let empty = Bytes::from_static(media_type::EMPTY_BYTES);
     let memory = [
         (Digest::of(&empty), media_type::EMPTY, empty),
-        (packed.manifest_digest, media_type::OCI_MANIFEST, packed.manifest.clone()),
+        (packed.manifest_digest, media_type::OCI_MANIFEST, Bytes::from(packed.manifest.clone())),
     ];
     for (digest, media_type, bytes) in memory {
         add_small(digest, media_type, &bytes);
@@ -374,7 +370,7 @@ fn plan_blobs(
         media_type: media_type::OCI_LAYER_GZIP.to_owned(),
     };
     origins.insert(bundle.digest, Origin::Bundle);
-    origins.insert(layer.digest, Origin::Memory(packed.layer.clone()));
+    origins.insert(layer.digest, Origin::Memory(Bytes::from(packed.layer.clone())));
     for blob in [bundle, layer] {
         if listed.insert(blob.digest) {
             blobs.push(blob);
@@ -400,7 +396,7 @@ async fn place(
     writer: &Writer,
     blob: &BlobEntry,
     origin: Origin,
-    bundle: Arc<crate::source::git::Bundle>,
+    bundle: Arc<BundlePlan>,
     progress: Arc<dyn Progress>,
 ) -> Result<()> {
     let mut placement = writer.placement(blob.digest)?;

@@ -42,14 +42,6 @@ pub enum Error {
         /// Why there is none.
         why: String,
     },
-    /// A key file.
-    #[error("key `{}`", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: crate::trust::TrustError,
-    },
     /// An archive, from the file or standard input it was read from.
     #[error("`{name}`")]
     Archive {
@@ -100,9 +92,12 @@ pub enum Error {
         /// What to do next.
         hint: String,
     },
-    /// The private key and its signature.
+    /// A key file.
     #[error(transparent)]
-    Trust(#[from] crate::trust::TrustError),
+    Key(#[from] crate::trust::KeyError),
+    /// The signatures of a release.
+    #[error(transparent)]
+    Signature(#[from] crate::trust::VerifyError),
     /// The archive's format.
     #[error(transparent)]
     Format(#[from] crate::archive::ArchiveError),
@@ -112,9 +107,15 @@ pub enum Error {
     /// Git on the build side.
     #[error(transparent)]
     Git(#[from] crate::source::git::GitError),
-    /// Rendering and discovery.
+    /// `fleetpack.yaml`.
     #[error(transparent)]
-    Source(#[from] crate::source::SourceError),
+    Config(#[from] crate::source::config::ConfigError),
+    /// Rendering the manifests.
+    #[error(transparent)]
+    Render(#[from] crate::source::render::RenderError),
+    /// Finding the images.
+    #[error(transparent)]
+    Discover(#[from] crate::source::images::DiscoverError),
     /// Registries and layouts.
     #[error(transparent)]
     Oci(#[from] crate::oci::OciError),
@@ -171,14 +172,6 @@ impl Error {
         Self::Io { what, path: path.to_owned(), source }
     }
 
-    /// Names the key file that the error is about.
-    pub(super) fn in_key(self, path: &Path) -> Self {
-        match self {
-            Self::Trust(source) => Self::Key { path: path.to_owned(), source },
-            other => other,
-        }
-    }
-
     /// Names the archive that the error is about.
     pub(super) fn in_archive(self, name: &str) -> Self {
         Self::Archive { name: name.to_owned(), source: Box::new(self) }
@@ -190,7 +183,6 @@ impl Error {
         match self {
             Self::Io { .. } | Self::Setup { .. } | Self::Password { .. } => ErrorClass::Failed,
             Self::Usage { .. } => ErrorClass::Usage,
-            Self::Key { source, .. } => source.class(),
             Self::Archive { source, .. } => source.class(),
             Self::Downgrade { .. } => ErrorClass::Refused,
             Self::Images { images } => {
@@ -204,11 +196,14 @@ impl Error {
                 Some(_) => ErrorClass::ClusterRestored,
                 None => ErrorClass::ClusterBroken,
             },
-            Self::Trust(error) => error.class(),
+            Self::Key(error) => error.class(),
+            Self::Signature(error) => error.class(),
             Self::Format(error) => error.class(),
             Self::Rendered(error) => error.class(),
             Self::Git(error) => error.class(),
-            Self::Source(error) => error.class(),
+            Self::Config(error) => error.class(),
+            Self::Render(error) => error.class(),
+            Self::Discover(error) => error.class(),
             Self::Oci(error) => error.class(),
             Self::Store(error) => error.class(),
             Self::Ledger(error) => error.class(),
@@ -228,7 +223,6 @@ impl Error {
             },
             Self::Setup { hint, .. } | Self::Usage { hint, .. } | Self::Install { hint, .. } => Some(hint.clone()),
             Self::Password { .. } => Some("set COSIGN_PASSWORD (empty for a key without a password)".into()),
-            Self::Key { source, .. } => source.hint(),
             Self::Archive { source, .. } => source.hint(),
             Self::Downgrade { .. } => Some(
                 "apply the newer release, go back with `fleetpack rollback`, or give the reason with \
@@ -243,11 +237,14 @@ impl Error {
                 store.display()
             )),
             Self::NoRelease { .. } => Some("`fleetpack status` lists what the store keeps".into()),
-            Self::Trust(error) => error.hint(),
+            Self::Key(error) => error.hint(),
+            Self::Signature(error) => error.hint(),
             Self::Format(error) => error.hint(),
             Self::Rendered(error) => error.hint(),
             Self::Git(error) => error.hint(),
-            Self::Source(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Render(error) => error.hint(),
+            Self::Discover(error) => error.hint(),
             Self::Oci(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Ledger(error) => error.hint(),

@@ -60,7 +60,7 @@ impl Site {
 
     /// Keeps the releases of `name` that last ran, `keep` of them, and `also`; drops the others.
     pub(super) fn retain(&mut self, name: &ReleaseName, keep: usize, also: Digest, progress: &dyn Progress) -> Result<()> {
-        let mut kept: Vec<Digest> = self.ledger.history().ran(name).into_iter().take(keep.max(1)).collect();
+        let mut kept: Vec<Digest> = self.ledger.ran(name).into_iter().take(keep.max(1)).collect();
         kept.push(also);
         let all = self.store.releases()?;
         let (stay, go): (Vec<_>, Vec<_>) =
@@ -147,6 +147,9 @@ pub(super) async fn install(site: &mut Site, cluster: &Cluster, change: Change<'
         let pruned = apply::prune(cluster, &seen, &plan, change.timeout, progress.as_ref()).await?;
         for object in &pruned.deleted {
             progress.note(format!("deleted {object}"));
+        }
+        for (object, why) in &pruned.lingering {
+            progress.warn(format!("{object} is still going away: {why}"));
         }
         steps.step("pruned").map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
         Ok::<_, Error>(())

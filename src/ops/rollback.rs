@@ -138,8 +138,8 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
         return Ok(report(&release, "planned", plan));
     }
     let mut site = Site::open_existing(&options.store, "rollback")?;
-    let name = pick_name(options.name.as_ref(), site.ledger.history(), &site.store)?;
-    let release = pick_release(&options, &name, site.ledger.history(), &site.store)?;
+    let name = pick_name(options.name.as_ref(), &site.ledger, &site.store)?;
+    let release = pick_release(&options, &name, &site.ledger, &site.store)?;
     progress.note(format!("going back to {}", release.document.title()));
     site.store.check_complete(&release)?;
     let endpoint = apply::endpoint(options.endpoint.as_deref(), &site.store)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Error, Result, archives};
 use crate::archive;
 use crate::model::{Digest, Progress};
-use crate::trust::{self, keys::PrivateKey};
+use crate::trust::{self, PrivateKey};
 
 /// What was signed.
 #[derive(Debug, Clone)]
