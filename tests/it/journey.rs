@@ -2,90 +2,33 @@
 //! at the other with no registry but ours, and the release before comes back with no network.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::command::{Ended, program, run};
+use crate::support::cluster::{Cluster, with_node};
+use crate::support::command::{program, run};
+use crate::support::depot::Server;
 use crate::support::shop::Shop;
-use crate::support::testbed::{script, testbed, tool};
+use crate::support::testbed::script;
 
-/// `fleetpack serve` on a store; stopped when dropped.
-struct Serve {
-    child: Child,
-    endpoint: String,
-}
-
-impl Serve {
-    fn start(shop: &Shop, arguments: &[&str]) -> Self {
-        let log = fs::File::create(shop.folder.join("serve.log")).unwrap();
-        let child = shop
-            .fleetpack()
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut serve = Self { child, endpoint: String::new() };
-        let out = serve.child.stdout.take().unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
-        assert!(line.starts_with("http://127.0.0.1:"), "serve says `{line}`");
-        line.trim().clone_into(&mut serve.endpoint);
-        serve
-    }
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A cluster of the testbed with a node; taken down when dropped.
-struct Cluster(PathBuf);
-
-impl Cluster {
-    fn up(folder: &Path, mirror: &str) -> Self {
-        testbed(&["peers", "mkimage", "kube"]);
-        let cluster = Self(folder.to_owned());
-        run(script("cluster").arg("up").arg(folder).args(["--mirror", mirror])).ok();
-        cluster
-    }
-
-    fn kubectl(&self, arguments: &[&str]) -> Ended {
-        run(tool("kubectl", &self.0).arg("--kubeconfig").arg(self.0.join("kubeconfig")).args(arguments))
-    }
-
-    /// Image of each Running pod of the shop, by application, and waits until none ends.
-    fn running(&self) -> Vec<(String, String)> {
-        let begin = Instant::now();
-        loop {
-            let pods = self.kubectl(&["-n", "shop", "get", "pods", "-o", "json"]).ok().json();
-            let pods = pods["items"].as_array().unwrap();
-            let ending = pods.iter().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
-            if !ending || begin.elapsed() > Duration::from_secs(60) {
-                let mut found: Vec<(String, String)> = pods
-                    .iter()
-                    .filter(|pod| pod["status"]["phase"] == "Running")
-                    .map(|pod| {
-                        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-                        (text(&pod["metadata"]["labels"]["app"]), text(&pod["spec"]["containers"][0]["image"]))
-                    })
-                    .collect();
-                found.sort();
-                return found;
-            }
-            std::thread::sleep(Duration::from_millis(300));
+/// Image of each Running pod of the shop, by application, once none is going away any more.
+fn running(cluster: &Cluster) -> Vec<(String, String)> {
+    let begin = Instant::now();
+    loop {
+        let pods = cluster.get(&["-n", "shop", "pods"]);
+        let pods = pods["items"].as_array().unwrap();
+        let ending = pods.iter().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+        if !ending || begin.elapsed() > Duration::from_secs(60) {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let mut found: Vec<(String, String)> = pods
+                .iter()
+                .filter(|pod| pod["status"]["phase"] == "Running")
+                .map(|pod| (text(&pod["metadata"]["labels"]["app"]), text(&pod["spec"]["containers"][0]["image"])))
+                .collect();
+            found.sort();
+            return found;
         }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        run(script("cluster").arg("down").arg(&self.0));
+        std::thread::sleep(Duration::from_millis(300));
     }
 }
 
@@ -107,12 +50,14 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
     assert!(std::net::TcpStream::connect(&registry.address).is_err(), "the upstream registry is stopped");
 
     let store = folder.path().join("store");
-    let serve = Serve::start(&shop, &["--store", store.to_str().unwrap()]);
-    let cluster = Cluster::up(&folder.path().join("cluster"), &serve.endpoint);
-    let kubeconfig = folder.path().join("cluster/kubeconfig");
+    let mut serve = shop.fleetpack();
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(&store);
+    let serve = Server::start(&mut serve, &folder.path().join("serve.log"));
+    let cluster = with_node(&serve.endpoint);
+    let kubeconfig = &cluster.kubeconfig;
     let site = |arguments: &[&str]| {
         let mut command = shop.fleetpack();
-        command.args(arguments).arg("--store").arg(&store).env("KUBECONFIG", &kubeconfig);
+        command.args(arguments).arg("--store").arg(&store).env("KUBECONFIG", kubeconfig);
         run(&mut command)
     };
     let apply = |archive: &Path, more: &[&str]| {
@@ -128,14 +73,14 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
     assert!(!store.join("ledger.jsonl").exists());
 
     apply(&first, &[]).ok();
-    assert_eq!(cluster.running(), pods("web:1.0"));
+    assert_eq!(running(cluster), pods("web:1.0"));
 
     // The second release from a pipe, as from a tape or a network copy.
     let mut command = shop.fleetpack();
     command.args(["apply", "-", "--key", "release.pub", "--timeout", "4m", "--store"]).arg(&store);
-    command.env("KUBECONFIG", &kubeconfig).stdin(fs::File::open(&second).unwrap());
+    command.env("KUBECONFIG", kubeconfig).stdin(fs::File::open(&second).unwrap());
     let _ = run(&mut command).ok();
-    assert_eq!(cluster.running(), pods("web:2.0"));
+    assert_eq!(running(cluster), pods("web:2.0"));
     let greeting = || cluster.kubectl(&["-n", "shop", "get", "configmap", "shop", "-o", "jsonpath={.data.greeting}"]).ok().stdout;
     assert_eq!(greeting(), "no");
 
@@ -145,10 +90,10 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
 
     // An older release is refused by its sequence, and the cluster is left alone.
     apply(&first, &[]).refused(3, &["sequence", "--allow-downgrade"]);
-    assert_eq!(cluster.running(), pods("web:2.0"));
+    assert_eq!(running(cluster), pods("web:2.0"));
 
     site(&["rollback", "--timeout", "4m"]).ok();
-    assert_eq!(cluster.running(), pods("web:1.0"));
+    assert_eq!(running(cluster), pods("web:1.0"));
     assert_eq!(greeting(), "yes");
 
     let status = site(&["status", "--format", "json"]).ok().json();

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod command;
+pub mod depot;
 pub mod repository;
 pub mod shop;
 pub mod testbed;

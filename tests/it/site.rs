@@ -1,0 +1,233 @@
+//! What the site does when something is wrong: each refusal names what it found, and the site
+//! stays on a whole release.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::cluster::{Cluster, control_plane};
+use crate::support::command::run;
+use crate::support::depot::Depot;
+
+fn value(cluster: &Cluster, depot: &Depot) -> String {
+    let map = cluster.kubectl(&["-n", &depot.name, "get", "configmap", "depot", "-o", "jsonpath={.data.value}"]);
+    map.stdout
+}
+
+fn ledger(depot: &Depot) -> String {
+    fs::read_to_string(depot.folder.join("store/ledger.jsonl")).unwrap_or_default()
+}
+
+#[test]
+fn a_release_is_applied_changed_pruned_and_rolled_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let depot = Depot::new(folder.path(), "depot-way", &cluster.kubeconfig);
+    let extra = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: depot-way}\n";
+    let one = depot.build("1", extra);
+    let two = depot.build("2", "");
+    let three = depot.build("3", "");
+    depot.apply(&one, &[]).ok();
+    assert_eq!(value(cluster, &depot), "1");
+    depot.apply(&two, &[]).ok();
+    assert_eq!(value(cluster, &depot), "2");
+    assert_eq!(cluster.kubectl(&["-n", "depot-way", "get", "configmap", "extra"]).code, 1, "pruned");
+
+    // Without `to`, back and forth; what was pruned is there again.
+    depot.site(&["rollback"]).ok();
+    assert_eq!(value(cluster, &depot), "1");
+    cluster.kubectl(&["-n", "depot-way", "get", "configmap", "extra"]).ok();
+    depot.site(&["rollback", "--to", "2"]).ok();
+    assert_eq!(value(cluster, &depot), "2");
+    depot.site(&["rollback", "--to", "9"]).refused(4, &["`9`"]);
+
+    // The third release pushes out the one that ran longest ago; the last two stay complete.
+    depot.apply(&three, &[]).ok();
+    let status = depot.site(&["status", "--format", "json"]).ok().json();
+    let kept: Vec<&str> =
+        status["releases"].as_array().unwrap().iter().map(|release| release["version"].as_str().unwrap()).collect();
+    assert_eq!(kept, ["2", "3"], "{status}");
+    assert!(status["releases"].as_array().unwrap().iter().all(|release| release["complete"] == true));
+    depot.site(&["rollback"]).ok();
+    assert_eq!(value(cluster, &depot), "2");
+}
+
+#[test]
+fn an_older_release_wants_a_reason_that_the_ledger_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let depot = Depot::new(folder.path(), "depot-older", &cluster.kubeconfig);
+    let (one, two) = (depot.build("1", ""), depot.build("2", ""));
+    depot.apply(&two, &[]).ok();
+    depot.apply(&one, &[]).refused(3, &["older", "sequence 1 < 2", "--allow-downgrade"]);
+    depot.apply(&one, &["--dry-run"]).refused(3, &["older"]);
+    assert_eq!(value(cluster, &depot), "2");
+    depot.apply(&one, &["--allow-downgrade", "two eats the logs"]).ok();
+    assert_eq!(value(cluster, &depot), "1");
+    assert!(depot.site(&["history"]).ok().stdout.contains("two eats the logs"));
+}
+
+#[test]
+fn a_cluster_that_cannot_be_reached_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let mut depot = Depot::new(folder.path(), "depot-down", &cluster.kubeconfig);
+    let one = depot.build("1", "");
+    let config = cluster.changed_kubeconfig(folder.path(), |mut config| {
+        // The discard port: nothing answers there.
+        config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9".into();
+        config
+    });
+    depot.kubeconfig = config;
+    depot.apply(&one, &[]).refused(1, &["https://127.0.0.1:9"]);
+    assert!(!ledger(&depot).contains("\"begin\""), "the cluster was not to be touched");
+    // One that answers and refuses.
+    depot.kubeconfig = cluster.changed_kubeconfig(folder.path(), |mut config| {
+        config["users"][0]["user"] = serde_json::json!({"token": "nobody"});
+        config
+    });
+    depot.apply(&one, &[]).refused(1, &["nauthorized"]);
+    assert!(!ledger(&depot).contains("\"begin\""), "the cluster was not to be touched");
+    depot.kubeconfig = cluster.kubeconfig.clone();
+    depot.apply(&one, &[]).ok();
+}
+
+#[test]
+fn a_namespace_that_is_going_away_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let depot = Depot::new(folder.path(), "depot-leaving", &cluster.kubeconfig);
+    let one = depot.build("1", "");
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: depot-leaving}\n---\napiVersion: v1\nkind: ConfigMap\n\
+                     metadata: {name: holds, namespace: depot-leaving, finalizers: [example.com/hold]}\n";
+    cluster.put(folder.path(), namespace, &[]);
+    cluster.kubectl(&["delete", "namespace", "depot-leaving", "--wait=false"]).ok();
+    let ended = depot.apply(&one, &[]).refused(1, &["depot-leaving"]);
+    assert!(ended.stderr.contains("terminating") || ended.stderr.contains("being deleted"), "{}", ended.stderr);
+    let release = ["-n", "depot-leaving", "patch", "configmap", "holds", "--type=merge", "-p", r#"{"metadata":{"finalizers":[]}}"#];
+    cluster.kubectl(&release).ok();
+}
+
+#[test]
+fn a_release_that_does_not_become_healthy_is_rolled_back_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let depot = Depot::new(folder.path(), "depot-sick", &cluster.kubeconfig);
+    // No node runs here, so a pod never starts: health cannot come.
+    let pod = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: sick, namespace: depot-sick}\nspec:\n  \
+               selector: {matchLabels: {app: sick}}\n  template:\n    metadata: {labels: {app: sick}}\n    spec: \
+               {containers: [{name: sick, image: \"registry.example.com/depot/part:1\"}]}\n";
+    let (one, two) = (depot.build("1", ""), depot.build("2", pod));
+    // The first release has none before it to go back to.
+    let first = Depot::new(&folder.path().join("first"), "depot-first", &cluster.kubeconfig);
+    let alone = first.build("1", &pod.replace("depot-sick", "depot-first"));
+    first.apply(&alone, &["--timeout", "3s"]).refused(6, &["Deployment depot-first/sick"]);
+
+    depot.apply(&one, &[]).ok();
+    depot.apply(&two, &["--timeout", "3s"]).refused(5, &["Deployment depot-sick/sick", "was restored"]);
+    assert_eq!(value(cluster, &depot), "1");
+    assert_eq!(cluster.kubectl(&["-n", "depot-sick", "get", "deployment", "sick"]).code, 1, "pruned again");
+    let status = depot.site(&["status", "--format", "json"]).ok().json();
+    assert_eq!(status["active"][0]["version"], "1", "{status}");
+
+    depot.apply(&two, &["--timeout", "3s", "--no-rollback"]).refused(6, &["Deployment depot-sick/sick"]);
+    assert_eq!(value(cluster, &depot), "2");
+    depot.site(&["rollback"]).ok();
+    assert_eq!(value(cluster, &depot), "1");
+}
+
+#[test]
+fn a_gate_that_nobody_answers_says_which_line_starts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let mut depot = Depot::new(folder.path(), "depot-gate", &cluster.kubeconfig);
+    let one = depot.build("1", "");
+    depot.silence();
+    depot.apply(&one, &[]).refused(4, &["fleetpack serve --store"]);
+    depot.apply(&one, &["--seed-only"]).refused(4, &["fleetpack serve --store"]);
+    assert!(!ledger(&depot).contains("\"begin\""));
+    depot.serve();
+    depot.apply(&one, &["--seed-only"]).ok();
+    assert!(!ledger(&depot).contains("\"begin\""));
+    assert!(ledger(&depot).contains("\"seeded\""));
+    depot.apply(&one, &[]).ok();
+}
+
+#[test]
+fn two_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let depot = Depot::new(folder.path(), "depot-twice", &cluster.kubeconfig);
+    let one = depot.build("1", "");
+    // The first one waits for its archive: a pipe that nobody writes to holds it before the head,
+    // so the store's lock is held by a stand-in that takes it as fleetpack does.
+    fs::create_dir_all(folder.path().join("store")).unwrap();
+    let lock = fleetpack::fsio::FolderLock::take(&folder.path().join("store"), "apply").unwrap();
+    depot.apply(&one, &[]).refused(7, &["held by another fleetpack"]);
+    depot.site(&["rollback"]).refused(7, &["held by another fleetpack"]);
+    drop(lock);
+    depot.apply(&one, &[]).ok();
+    // And two real ones: one of them wins, the other is told or comes after.
+    let children: Vec<_> = (0..2).map(|_| depot.apply_command(&one, &[]).spawn().unwrap()).collect();
+    let mut codes: Vec<i32> =
+        children.into_iter().map(|mut child| child.wait().unwrap().code().unwrap()).collect();
+    codes.sort_unstable();
+    assert!(codes == [0, 7] || codes == [0, 0], "{codes:?}");
+}
+
+/// Kills `apply` with SIGKILL when the ledger has `lines` lines; false when it ended before.
+fn kill_at(depot: &Depot, archive: &Path, lines: usize) -> bool {
+    let mut child = depot.apply_command(archive, &["--quiet"]).spawn().unwrap();
+    let begin = Instant::now();
+    loop {
+        if ledger(depot).lines().count() >= lines {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() || begin.elapsed() > Duration::from_secs(120) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn killed_at_every_ledger_step_the_same_command_finishes() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let depot = Depot::new(folder.path(), "depot-cut", &cluster.kubeconfig);
+    let archives: Vec<_> = (1..=12).map(|value| depot.build(&value.to_string(), "")).collect();
+    depot.apply(&archives[0], &[]).ok();
+    let mut kills = 0;
+    for (step, archive) in archives.iter().enumerate().skip(1) {
+        let before = ledger(&depot).lines().count();
+        if !kill_at(&depot, archive, before + step) {
+            break;
+        }
+        kills += 1;
+        // Whatever it was cut at, the ledger reads and names one active release.
+        let status = depot.site(&["status", "--format", "json"]).ok().json();
+        assert_eq!(status["active"].as_array().unwrap().len(), 1, "{status}");
+        depot.apply(archive, &[]).ok();
+        assert_eq!(value(cluster, &depot), (step + 1).to_string());
+        let status = depot.site(&["status", "--format", "json"]).ok().json();
+        assert_eq!(status["unfinished"].as_array().unwrap().len(), 0, "{status}");
+        assert!(status["releases"].as_array().unwrap().iter().all(|release| release["complete"] == true));
+    }
+    assert!(kills >= 5, "an apply writes at least: seeded, begin, stages, healthy, pruned; killed at {kills}");
+}
+
+#[test]
+fn the_command_line_refuses_what_makes_no_sense() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = |arguments: &[&str], parts: &[&str]| {
+        run(crate::support::command::fleetpack(folder.path()).args(arguments)).refused(2, parts);
+    };
+    bad(&["apply", "x.tar"], &["--key"]);
+    bad(&["apply", "x.tar", "--key", "k", "--dry-run", "--seed-only"], &["--seed-only"]);
+    bad(&["apply", "x.tar", "--key", "k", "--timeout", "soon"], &["soon", "90s"]);
+    bad(&["build", "--platform", "amd64"], &["os/architecture"]);
+    bad(&["serve", "--archive", "x.tar"], &["--key"]);
+    bad(&["frobnicate"], &["frobnicate"]);
+}
