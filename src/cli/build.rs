@@ -33,10 +33,10 @@ pub struct Args {
     /// Carry this image too, although no manifest names it; may be given several times.
     #[arg(long, value_name = "REF", value_delimiter = ',')]
     image: Vec<ImageRef>,
-    /// Take images that are there from an OCI layout before asking their registries: `oci:DIR` or
-    /// `oci-archive:FILE`; may be given several times.
+    /// Take images from an OCI layout before asking their registries: `oci:DIR` or `oci-archive:FILE`,
+    /// with `=REPOSITORY[:TAG]` behind it where the layout does not name them; may be given several times.
     #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
-    images_from: Vec<ops::LocalImages>,
+    images_from: Vec<String>,
     /// Name of the release [default: fleetpack.yaml's, else the repository folder's].
     #[arg(long, value_name = "NAME")]
     name: Option<ReleaseName>,

@@ -83,22 +83,35 @@ pub fn new_password() -> Result<String, Failure> {
 /// containers' own tools look (containers-registries.conf(5), containers-auth.json(5)).
 #[must_use]
 pub fn registry_settings() -> ops::RegistrySettings {
-    let home_config = environment::config_home();
-    let registries_conf = variable("CONTAINERS_REGISTRIES_CONF").map_or_else(
-        || {
-            let user = home_config.as_ref().map(|folder| folder.join("containers/registries.conf"));
-            user.into_iter().chain([PathBuf::from("/etc/containers/registries.conf")]).collect()
-        },
-        |path| vec![PathBuf::from(path)],
-    );
-    let mut credentials: Vec<PathBuf> = Vec::new();
-    credentials.extend(variable("REGISTRY_AUTH_FILE").map(PathBuf::from));
-    let docker_folder =
+    let user = environment::config_home().map(|folder| folder.join("containers"));
+    let system = PathBuf::from("/etc/containers");
+    let (registries_conf, drop_ins) = match variable("CONTAINERS_REGISTRIES_CONF") {
+        // Who names the file wants that file, and no others beside it.
+        Some(path) => (vec![PathBuf::from(path)], Vec::new()),
+        None => {
+            let places = || user.iter().chain([&system]);
+            (
+                places().map(|folder| folder.join("registries.conf")).collect(),
+                [&system].into_iter().chain(&user).map(|folder| folder.join("registries.conf.d")).collect(),
+            )
+        }
+    };
+    let docker =
         variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| environment::home().map(|home| home.join(".docker")));
-    credentials.extend(docker_folder.map(|folder| folder.join("config.json")));
-    credentials.extend(variable("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("containers/auth.json")));
-    credentials.extend(home_config.map(|folder| folder.join("containers/auth.json")));
-    ops::RegistrySettings { registries_conf, credentials }
+    let runtime = variable("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("containers"));
+    let auth_files = [
+        runtime.map(|folder| folder.join("auth.json")),
+        user.as_ref().map(|folder| folder.join("auth.json")),
+        docker.map(|folder| folder.join("config.json")),
+    ];
+    let certs_dirs = user.iter().chain([&system]).map(|folder| folder.join("certs.d"));
+    ops::RegistrySettings {
+        registries_conf,
+        drop_ins,
+        auth_file: variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
+        auth_files: auth_files.into_iter().flatten().collect(),
+        certs_dirs: certs_dirs.chain([PathBuf::from("/etc/docker/certs.d")]).collect(),
+    }
 }
 
 /// A runtime for asynchronous work.

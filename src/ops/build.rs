@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::error::UnresolvedImage;
-use super::{Error, LocalImages, RegistrySettings, Result};
+use super::{Error, RegistrySettings, Result};
 use crate::archive::{Writer, rendered};
 use crate::fsio::limits;
 use crate::model::{
@@ -41,7 +41,7 @@ pub struct Options {
     /// Images to carry although no manifest names them.
     pub images: Vec<ImageRef>,
     /// Places on this machine to look for images before asking registries.
-    pub local_images: Vec<LocalImages>,
+    pub local_images: Vec<String>,
     /// Name of the release, over the configuration's.
     pub name: Option<ReleaseName>,
     /// Version of the release, over the configuration's.
@@ -95,7 +95,7 @@ pub struct Report {
 /// A blob that is in memory already, or has yet to come from where its image is.
 enum Origin {
     Memory(Bytes),
-    Image(ImageRef, Sources),
+    Image(ImageRef, Arc<dyn oci::BlobSource>),
     Bundle,
 }
 
@@ -143,7 +143,7 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         ([], Some(config)) => config.platforms.clone(),
         (platforms, _) => platforms.to_vec(),
     };
-    let sources = open_sources(&options)?;
+    let sources = open_sources(&options, jobs, &progress)?;
     progress.event(Event::Start { title: format!("resolving {} images", wanted.len()), bytes: None });
     // Counting and packing Git's objects keeps one core busy while the registries answer.
     let mut plan = repository.bundle(&revision)?;
@@ -159,7 +159,7 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         digest: measured.digest,
         size: measured.size,
         media_type: media_type::GIT_BUNDLE.to_owned(),
-    }, &sources, &mut origins);
+    }, &mut origins);
     let created = match options.created {
         Some(seconds) => Timestamp::from_second(seconds).map_err(|error| Error::Usage {
             what: format!("`SOURCE_DATE_EPOCH` is {seconds}: {error}"),
@@ -284,16 +284,24 @@ fn output_path(output: Option<&Path>, name: &ReleaseName, version: &ReleaseVersi
     }
 }
 
-fn open_sources(options: &Options) -> Result<Sources> {
+fn open_sources(options: &Options, jobs: usize, progress: &Arc<dyn Progress>) -> Result<Sources> {
     let mut list: Vec<Arc<dyn oci::BlobSource>> = Vec::new();
     for local in &options.local_images {
-        match local {
-            LocalImages::Layout(path) => list.push(Arc::new(oci::Layout::open(path)?)),
-            LocalImages::Archive(path) => list.push(Arc::new(oci::LayoutArchive::open(path)?)),
-        }
+        list.push(Arc::new(oci::open_source(local)?));
     }
     let settings = &options.registries;
-    list.push(Arc::new(oci::Registry::new(oci::RegistryOptions::load(&settings.registries_conf, &settings.credentials)?)?));
+    list.push(Arc::new(oci::Registry::new(oci::RegistryOptions {
+        registries: oci::RegistriesConf::load(&settings.registries_conf, &settings.drop_ins)?,
+        credentials: oci::Credentials::load(oci::CredentialPaths {
+            explicit: settings.auth_file.clone(),
+            files: settings.auth_files.clone(),
+            helper_dirs: Vec::new(),
+        })?,
+        certs_dirs: settings.certs_dirs.clone(),
+        per_host: jobs,
+        progress: Arc::clone(progress),
+        ..oci::RegistryOptions::default()
+    })));
     Ok(Sources::new(list))
 }
 
@@ -307,7 +315,7 @@ async fn resolve_all(
 ) -> Result<Vec<ResolvedImage>> {
     let results: Vec<_> = futures_util::stream::iter(wanted.into_iter().map(|(image, used_by)| async move {
         progress.event(Event::Item(image.to_string()));
-        let resolved = oci::resolve(sources, &image, platforms).await;
+        let resolved = oci::resolve(sources, &image, platforms, progress).await;
         (image, used_by, resolved)
     }))
     .buffered(jobs)
@@ -331,7 +339,6 @@ fn plan_blobs(
     resolved: &[ResolvedImage],
     packed: &rendered::Packed,
     bundle: BlobEntry,
-    sources: &Sources,
     origins: &mut HashMap<Digest, Origin>,
 ) -> Vec<BlobEntry> {
     let mut small: BTreeMap<Digest, BlobEntry> = BTreeMap::new();
@@ -358,7 +365,7 @@ fn plan_blobs(
             small.entry(config.digest).or_insert_with(|| config.clone());
             origins.entry(config.digest).or_insert_with(|| match image.inline.get(&config.digest) {
                 Some(bytes) => Origin::Memory(bytes.clone()),
-                None => Origin::Image(image.entry.reference.clone(), sources.clone()),
+                None => Origin::Image(image.entry.reference.clone(), Arc::clone(&image.source)),
             });
         }
     }
@@ -382,7 +389,7 @@ fn plan_blobs(
                 blobs.push(layer.clone());
                 let origin = || match image.inline.get(&layer.digest) {
                     Some(bytes) => Origin::Memory(bytes.clone()),
-                    None => Origin::Image(image.entry.reference.clone(), sources.clone()),
+                    None => Origin::Image(image.entry.reference.clone(), Arc::clone(&image.source)),
                 };
                 origins.entry(layer.digest).or_insert_with(origin);
             }
@@ -406,14 +413,14 @@ async fn place(
             progress.event(Event::Advance(blob.size));
             placement.finish()?;
         }
-        Origin::Image(image, sources) => {
-            oci::fetch(&sources, &image, blob, &mut |bytes: &[u8]| {
+        Origin::Image(image, source) => {
+            let fetched = oci::fetch(source.as_ref(), &image, blob, &mut |bytes: &[u8]| {
                 placement.write(bytes)?;
                 progress.event(Event::Advance(bytes.len() as u64));
                 Ok(())
             })
             .await?;
-            placement.finish()?;
+            placement.finish().map_err(|source| Error::Blob { image, from: fetched.from, source: Box::new(source.into()) })?;
         }
         Origin::Bundle => {
             let path = writer.path().to_owned();

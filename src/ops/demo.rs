@@ -212,7 +212,7 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
                 revision: tag.into(),
                 output: Some(folder.to_owned()),
                 key: Some(keys::load_private(&key.private, || Ok(String::new()))?),
-                registries: RegistrySettings { registries_conf: vec![registries.clone()], credentials: Vec::new() },
+                registries: RegistrySettings { registries_conf: vec![registries.clone()], ..RegistrySettings::default() },
                 kustomize: options.kustomize.clone(),
                 kubectl: options.kubectl.clone(),
                 ..build::Options::default()

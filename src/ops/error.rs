@@ -50,6 +50,16 @@ pub enum Error {
         /// The cause.
         source: Box<Error>,
     },
+    /// A blob that is not what its digest says.
+    #[error("a blob of `{image}` from {from}")]
+    Blob {
+        /// The image that it belongs to.
+        image: ImageRef,
+        /// Where it came from.
+        from: String,
+        /// The cause.
+        source: Box<Error>,
+    },
     /// A release that is older than the one that runs.
     #[error("release {found} is older than {active}, which is active here: sequence {found_sequence} < {active_sequence}")]
     Downgrade {
@@ -181,7 +191,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Io { .. } | Self::Setup { .. } | Self::Password { .. } => ErrorClass::Failed,
+            Self::Io { .. } | Self::Setup { .. } | Self::Password { .. } | Self::Blob { .. } => ErrorClass::Failed,
             Self::Usage { .. } => ErrorClass::Usage,
             Self::Archive { source, .. } => source.class(),
             Self::Downgrade { .. } => ErrorClass::Refused,
@@ -222,6 +232,7 @@ impl Error {
                 _ => None,
             },
             Self::Setup { hint, .. } | Self::Usage { hint, .. } | Self::Install { hint, .. } => Some(hint.clone()),
+            Self::Blob { .. } => Some("the registry holds or sends something else than it promises; push the image anew, or ask another mirror".into()),
             Self::Password { .. } => Some("set COSIGN_PASSWORD (empty for a key without a password)".into()),
             Self::Archive { source, .. } => source.hint(),
             Self::Downgrade { .. } => Some(

@@ -17,9 +17,7 @@ pub mod sign;
 pub mod status;
 pub mod verify;
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 pub use error::Error;
 
@@ -41,38 +39,14 @@ pub struct ClusterSettings {
 pub struct RegistrySettings {
     /// `registries.conf` files (containers-registries.conf(5)): the first that exists counts.
     pub registries_conf: Vec<PathBuf>,
-    /// Credential files, Docker's and the containers' own.
-    pub credentials: Vec<PathBuf>,
-}
-
-/// A place on this machine that holds images: `oci:DIR` or `oci-archive:FILE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocalImages {
-    /// A folder that is an OCI image layout.
-    Layout(PathBuf),
-    /// A tar file that holds one.
-    Archive(PathBuf),
-}
-
-impl FromStr for LocalImages {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text.split_once(':') {
-            Some(("oci", path)) if !path.is_empty() => Ok(Self::Layout(path.into())),
-            Some(("oci-archive", path)) if !path.is_empty() => Ok(Self::Archive(path.into())),
-            _ => Err(format!("`{text}` is neither `oci:DIR` nor `oci-archive:FILE`")),
-        }
-    }
-}
-
-impl fmt::Display for LocalImages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Layout(path) => write!(f, "oci:{}", path.display()),
-            Self::Archive(path) => write!(f, "oci-archive:{}", path.display()),
-        }
-    }
+    /// Folders of `*.conf` files that add to it.
+    pub drop_ins: Vec<PathBuf>,
+    /// The credential file that the user named: no other is read.
+    pub auth_file: Option<PathBuf>,
+    /// Other credential files, Docker's and the containers' own.
+    pub auth_files: Vec<PathBuf>,
+    /// Folders of certificates by host (containers-certs.d(5)).
+    pub certs_dirs: Vec<PathBuf>,
 }
 
 impl ClusterSettings {
