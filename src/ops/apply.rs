@@ -14,12 +14,10 @@ use serde::Serialize;
 use super::archives::{self, Opened};
 use super::install::{self, Change, Site};
 use super::{ClusterSettings, Error, Result, chain, keys};
-use crate::archive::Release;
 use crate::ledger::{self, Action, Entry};
 use crate::model::plan::Plan;
 use crate::model::{Digest, ErrorClass, Progress, ReleaseDocument, ReleaseName, ReleaseVersion};
 use crate::store::{Store, StoredRelease};
-use crate::trust::Verified;
 use crate::{apply as cluster, seed};
 
 /// How far to go.
@@ -129,19 +127,19 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         let reason = check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
         let (release, stored, skipped) = seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
         gate(&options, &site.store, &release, progress.as_ref()).await?;
-        if !site.ledger.is_seeded(release.digest) {
-            let entry = Entry::Seeded { name: document.name.clone(), release: release.digest };
+        if !site.ledger.is_seeded(release.digest()) {
+            let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
             site.ledger.append(Timestamp::now(), entry)?;
         }
         let plan = match options.mode {
             Mode::SeedOnly => None,
             _ => Some(install_or_restore(&mut site, &options, &release, reason, &progress).await?),
         };
-        site.retain(&document.name, options.keep, release.digest, progress.as_ref())?;
+        site.retain(&document.name, options.keep, release.digest(), progress.as_ref())?;
         Report {
             format: 1,
             done: if plan.is_some() { "installed" } else { "seeded" },
-            release: release.digest,
+            release: release.digest(),
             name: document.name,
             version: document.version,
             stored,
@@ -155,9 +153,8 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
 /// The sequence never goes down, unless there is a reason that the ledger can keep.
 fn check_sequence(store: &Store, history: &ledger::History, document: &ReleaseDocument, allowed: Option<&str>) -> Result<Option<String>> {
     let Some(active) = history.active(&document.name) else { return Ok(None) };
-    // A release that left the store although it is active cannot be: retention keeps it.
-    let active = store.release(active)?;
-    if document.sequence >= active.document.sequence {
+    let active = known(store, active)?;
+    if document.sequence >= active.document().sequence {
         return Ok(None);
     }
     match allowed {
@@ -165,26 +162,38 @@ fn check_sequence(store: &Store, history: &ledger::History, document: &ReleaseDo
         None => Err(Error::Downgrade {
             found: document.title(),
             found_sequence: document.sequence,
-            active: active.document.title(),
-            active_sequence: active.document.sequence,
+            active: active.title(),
+            active_sequence: active.document().sequence,
         }),
     }
+}
+
+/// A release that the ledger names, which retention keeps as long as it does.
+pub(super) fn known(store: &Store, digest: Digest) -> Result<StoredRelease> {
+    store.release_by_digest(digest)?.ok_or_else(|| Error::NoRelease {
+        what: format!("the ledger names release `{digest}`, and the store `{}` does not hold it", store.folder().display()),
+    })
 }
 
 /// Takes the archive into the store: blobs, the record of the release, Git.
 fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result<(StoredRelease, u64, u64)> {
     let Opened { release, source } = opened;
-    site.store.check_space(&release)?;
-    let streamed = archives::stream(source, &release, &site.store.sink(), "taking in", progress.as_ref())?;
+    // The pack of the Git bundle stands in the repository too, with an index beside it.
+    let bundle = release.document.blob(release.document.git.bundle).map_or(0, |blob| blob.size);
+    let keep: Vec<Digest> = site.ledger.ran(&release.document.name).into_iter().take(1).collect();
+    site.store.check_space(&release.document.blobs, bundle.saturating_mul(2), &keep)?;
+    let ingest = site.store.ingest();
+    let streamed = archives::stream(source, &release, &ingest, "taking in", progress.as_ref())?;
+    let ingested = ingest.finish()?;
     let stored = site.store.record(&release, Timestamp::now())?;
     site.switch_git(&release.document.name, release.digest)?;
-    Ok((stored, streamed.taken, streamed.skipped))
+    Ok((stored, ingested.bytes, streamed.skipped))
 }
 
 /// Asks the endpoint for everything that the release needs.
 async fn gate(options: &Options, store: &Store, release: &StoredRelease, progress: &dyn Progress) -> Result<()> {
     let endpoint = endpoint(options.endpoint.as_deref(), store)?;
-    seed::gate(&endpoint, store.path(), &release.document, progress).await?;
+    seed::gate(&endpoint, store.folder(), release.document(), progress).await?;
     Ok(())
 }
 
@@ -192,7 +201,10 @@ async fn gate(options: &Options, store: &Store, release: &StoredRelease, progres
 pub(super) fn endpoint(given: Option<&str>, store: &Store) -> Result<String> {
     match given {
         Some(endpoint) => Ok(endpoint.trim_end_matches('/').to_owned()),
-        None => Ok(store.endpoint()?.ok_or_else(|| Error::NoEndpoint { store: store.path().to_owned() })?),
+        None => match store.endpoint()? {
+            Some(endpoint) => Ok(endpoint.url),
+            None => Err(Error::NoEndpoint { store: store.folder().to_owned() }),
+        },
     }
 }
 
@@ -206,7 +218,7 @@ async fn install_or_restore(
 ) -> Result<Plan> {
     let target = options.cluster.target();
     let connection = cluster::connect(&target).await?;
-    let before = site.ledger.active(&release.document.name).filter(|active| *active != release.digest);
+    let before = site.ledger.active(&release.document().name).filter(|active| *active != release.digest());
     let change = Change { action: Action::Apply, release, reason, timeout: options.timeout };
     let error = match install::install(site, &connection, change, progress).await {
         Ok(plan) => return Ok(plan),
@@ -215,7 +227,7 @@ async fn install_or_restore(
     let Error::Install { release: failed, why, hint, .. } = error else {
         // Nothing was changed in the cluster: Git goes back to what runs, and that is all.
         if let Some(before) = before {
-            site.switch_git(&release.document.name, before)?;
+            site.switch_git(&release.document().name, before)?;
         }
         return Err(error);
     };
@@ -223,8 +235,8 @@ async fn install_or_restore(
         return Err(Error::Install { release: failed, restored: None, why, hint });
     };
     progress.warn(format!("{failed} did not take ({why}); restoring {}", site.title(before)));
-    let prior = site.store.release(before)?;
-    site.switch_git(&release.document.name, before)?;
+    let prior = known(&site.store, before)?;
+    site.switch_git(&release.document().name, before)?;
     let change = Change {
         action: Action::Restore,
         release: &prior,
@@ -232,11 +244,11 @@ async fn install_or_restore(
         timeout: options.timeout,
     };
     match install::install(site, &connection, change, progress).await {
-        Ok(_) => Err(Error::Install { release: failed, restored: Some(prior.document.title()), why, hint }),
+        Ok(_) => Err(Error::Install { release: failed, restored: Some(prior.title()), why, hint }),
         Err(error) => Err(Error::Install {
             release: failed,
             restored: None,
-            why: format!("{why}; and {} could not be restored: {}", prior.document.title(), chain(&error)),
+            why: format!("{why}; and {} could not be restored: {}", prior.title(), chain(&error)),
             hint: "when the cluster answers again: `fleetpack rollback`".into(),
         }),
     }
@@ -248,7 +260,7 @@ async fn dry_run(options: &Options, opened: Opened, progress: &Arc<dyn Progress>
     let digest = opened.release.digest;
     if options.store.exists() {
         let store = Store::open_read_only(&options.store)?;
-        check_sequence(&store, &ledger::read(store.path())?, &document, options.allow_downgrade.as_deref())?;
+        check_sequence(&store, &ledger::read(store.folder())?, &document, options.allow_downgrade.as_deref())?;
     }
     let layer = archives::read_rendered(opened, progress.as_ref())?;
     let objects = install::release_objects(digest, &document, layer.as_slice())?;

@@ -123,14 +123,17 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         .prefix("fleetpack-build-")
         .tempdir()
         .map_err(|error| Error::io("make a private folder in", Path::new("the temporary folder"), error))?;
-    for warning in tree.export(scratch.path())? {
+    // The tree has a folder of its own in it: kustomize is helped by one beside it.
+    let folder = scratch.path().join("tree");
+    std::fs::create_dir(&folder).map_err(|error| Error::io("make", &folder, error))?;
+    for warning in tree.export(&folder)? {
         progress.warn(warning);
     }
     let tools = render::RenderTools { kustomize: options.kustomize.clone(), kubectl: options.kubectl.clone() };
-    let objects = render::render(scratch.path(), config.as_ref(), &tools, progress.as_ref())?;
+    let objects = render::render(&folder, config.as_ref(), &tools, progress.as_ref())?;
     drop(scratch);
     let mut wanted: BTreeMap<ImageRef, Vec<Usage>> = BTreeMap::new();
-    for found in images::discover(&objects)? {
+    for found in images::discover(&objects).complete()? {
         wanted.entry(found.image).or_default().push(found.usage);
     }
     let included = config.iter().flat_map(|config| config.images.include.iter()).chain(&options.images);

@@ -125,10 +125,13 @@ pub enum Error {
     Render(#[from] crate::source::render::RenderError),
     /// Finding the images.
     #[error(transparent)]
-    Discover(#[from] crate::source::images::DiscoverError),
+    Discover(#[from] crate::source::images::ImagesError),
     /// Registries and layouts.
     #[error(transparent)]
     Oci(#[from] crate::oci::OciError),
+    /// Git on the site's side.
+    #[error(transparent)]
+    SiteGit(#[from] crate::store::git::GitStoreError),
     /// The store.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
@@ -215,6 +218,7 @@ impl Error {
             Self::Render(error) => error.class(),
             Self::Discover(error) => error.class(),
             Self::Oci(error) => error.class(),
+            Self::SiteGit(error) => error.class(),
             Self::Store(error) => error.class(),
             Self::Ledger(error) => error.class(),
             Self::Seed(error) => error.class(),
@@ -257,6 +261,7 @@ impl Error {
             Self::Render(error) => error.hint(),
             Self::Discover(error) => error.hint(),
             Self::Oci(error) => error.hint(),
+            Self::SiteGit(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Ledger(error) => error.hint(),
             Self::Seed(error) => error.hint(),

@@ -15,11 +15,11 @@ use crate::archive::rendered;
 use crate::ledger::{Action, Entry, Ledger};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Event, ReleaseDocument, ReleaseName, Progress};
-use crate::store::{Store, StoredRelease, git};
+use crate::store::{Store, StoreWriter, StoredRelease, git};
 
 /// A site whose lock this process holds.
 pub(super) struct Site {
-    pub(super) store: Store,
+    pub(super) store: StoreWriter,
     pub(super) ledger: Ledger,
 }
 
@@ -27,34 +27,44 @@ impl Site {
     /// Opens the store for writing, and the ledger with it.
     pub(super) fn open(path: &Path, purpose: &str) -> Result<Self> {
         let store = Store::open_or_create(path, purpose)?;
-        let ledger = Ledger::open(store.path(), store.lock())?;
+        let ledger = Ledger::open(store.folder(), store.lock())?;
         Ok(Self { store, ledger })
+    }
+
+    /// As [`Site::open`], for a store that must be there already.
+    pub(super) fn open_existing(path: &Path, purpose: &str) -> Result<Self> {
+        Store::open_read_only(path)?;
+        Self::open(path, purpose)
     }
 
     /// Titles of releases, for messages: a release that left the store is its short digest.
     pub(super) fn title(&self, digest: Digest) -> String {
-        self.store.release(digest).map_or_else(|_| digest.short(), |release| release.document.title())
+        self.store.release_by_digest(digest).ok().flatten().map_or_else(|| digest.short(), |release| release.title())
     }
 
     /// Switches the served Git repository to all kept releases of `name`, `active` over the others.
     pub(super) fn switch_git(&self, name: &ReleaseName, active: Digest) -> Result<()> {
         let mut releases: Vec<StoredRelease> =
-            self.store.releases()?.into_iter().filter(|release| release.document.name == *name).collect();
-        releases.sort_by_key(|release| (release.digest == active, release.document.sequence, release.ingested));
+            self.store.releases()?.into_iter().filter(|release| release.document().name == *name).collect();
+        releases.sort_by_key(|release| (release.digest() == active, release.document().sequence, release.ingested()));
         let generation: Vec<_> = releases
             .iter()
-            .map(|release| git::GenerationRelease {
-                version: release.document.version.clone(),
-                digest: release.digest,
-                bundle: self.store.blob_path(release.document.git.bundle),
-                refs: release.document.git.refs.clone(),
-                commit: release.document.git.commit.clone(),
+            .map(|release| {
+                let document = release.document();
+                git::GenerationRelease {
+                    version: document.version.clone(),
+                    digest: release.digest(),
+                    bundle: document.git.bundle,
+                    bundle_path: self.store.blob_path(document.git.bundle),
+                    refs: document.git.refs.clone(),
+                    commit: document.git.commit.clone(),
+                }
             })
             .collect();
-        let root = self.store.git_root();
+        let root = self.store.folder().join("git");
         let built = git::build_generation(&root, name, &generation)?;
         git::switch(&root, name, &built)?;
-        git::prune_generations(&root, name)?;
+        git::prune_generations(&root, name, None)?;
         Ok(())
     }
 
@@ -64,16 +74,16 @@ impl Site {
         kept.push(also);
         let all = self.store.releases()?;
         let (stay, go): (Vec<_>, Vec<_>) =
-            all.iter().partition(|release| release.document.name != *name || kept.contains(&release.digest));
+            all.iter().partition(|release| release.document().name != *name || kept.contains(&release.digest()));
         if go.is_empty() {
             return Ok(());
         }
-        let stay: Vec<Digest> = stay.iter().map(|release| release.digest).collect();
+        let stay: Vec<Digest> = stay.iter().map(|release| release.digest()).collect();
         // The ledger says it first: whoever reads it after a cut does not count on a release
         // that may be half gone.
         for release in &go {
-            self.ledger.append(Timestamp::now(), Entry::Dropped { name: name.clone(), release: release.digest })?;
-            progress.note(format!("{} leaves the store", release.document.title()));
+            self.ledger.append(Timestamp::now(), Entry::Dropped { name: name.clone(), release: release.digest() })?;
+            progress.note(format!("{} leaves the store", release.title()));
         }
         self.store.retire(&stay)?;
         Ok(())
@@ -82,9 +92,8 @@ impl Site {
 
 /// The objects of a stored release, read from its rendered layer.
 pub(super) fn stored_objects(store: &Store, release: &StoredRelease) -> Result<ReleaseObjects> {
-    let path = store.blob_path(release.document.rendered.layer);
-    let file = std::fs::File::open(&path).map_err(|error| Error::io("read", &path, error))?;
-    release_objects(release.digest, &release.document, file)
+    let (layer, _) = store.open_blob(release.document().rendered.layer)?;
+    release_objects(release.digest(), release.document(), layer)
 }
 
 /// The objects of a release, from the bytes of its rendered layer.
@@ -136,8 +145,8 @@ pub(super) async fn install(site: &mut Site, cluster: &Cluster, change: Change<'
     let release = change.release;
     let objects = stored_objects(&site.store, release)?;
     let (seen, plan) = look(cluster, objects, progress.as_ref()).await?;
-    let name = &release.document.name;
-    let attempt = site.ledger.begin(Timestamp::now(), name, change.action, release.digest, change.reason)?;
+    let name = &release.document().name;
+    let attempt = site.ledger.begin(Timestamp::now(), name, change.action, release.digest(), change.reason)?;
     let work = async {
         let mut steps = Steps { ledger: &mut site.ledger, attempt };
         apply::execute(cluster, &seen, &plan, &mut steps, progress.as_ref()).await?;
@@ -163,7 +172,7 @@ pub(super) async fn install(site: &mut Site, cluster: &Cluster, change: Change<'
             let why = chain(&error);
             site.ledger.append(Timestamp::now(), Entry::Fail { attempt, error: why.chars().take(2000).collect() })?;
             Err(Error::Install {
-                release: release.document.title(),
+                release: release.title(),
                 restored: None,
                 why,
                 hint: error.hint().unwrap_or_else(|| "see what the cluster says, then run the same command again, or `fleetpack rollback`".into()),

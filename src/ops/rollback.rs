@@ -84,7 +84,7 @@ fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Sto
     let names: Vec<&ReleaseName> = history.names().collect();
     match names.as_slice() {
         [name] => Ok((*name).clone()),
-        [] => Err(Error::NoRelease { what: format!("nothing was ever applied from the store `{}`", store.path().display()) }),
+        [] => Err(Error::NoRelease { what: format!("nothing was ever applied from the store `{}`", store.folder().display()) }),
         several => Err(Error::Usage {
             what: format!(
                 "the store holds several lines of releases: {}",
@@ -99,8 +99,7 @@ fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Sto
 /// otherwise the one that ran before it.
 fn pick_release(options: &Options, name: &ReleaseName, history: &ledger::History, store: &Store) -> Result<StoredRelease> {
     if let Some(text) = &options.to {
-        let found = store.find(name, text)?;
-        return Ok(found);
+        return Ok(store.release(text, Some(name))?);
     }
     let active = history.active(name);
     let cut = history.last_attempt(name).is_some_and(|attempt| {
@@ -110,7 +109,7 @@ fn pick_release(options: &Options, name: &ReleaseName, history: &ledger::History
     let Some(target) = target else {
         return Err(Error::NoRelease { what: format!("no release of `{name}` ran here before the present one") });
     };
-    Ok(store.release(target)?)
+    apply::known(store, target)
 }
 
 /// Rolls back.
@@ -122,14 +121,14 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     let report = |release: &StoredRelease, done, plan| Report {
         format: 1,
         done,
-        release: release.digest,
-        name: release.document.name.clone(),
-        version: release.document.version.clone(),
+        release: release.digest(),
+        name: release.document().name.clone(),
+        version: release.document().version.clone(),
         plan,
     };
     if options.dry_run {
         let store = Store::open_read_only(&options.store)?;
-        let history = ledger::read(store.path())?;
+        let history = ledger::read(store.folder())?;
         let name = pick_name(options.name.as_ref(), &history, &store)?;
         let release = pick_release(&options, &name, &history, &store)?;
         let connection = cluster::connect(&options.cluster.target()).await?;
@@ -140,11 +139,11 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     let mut site = Site::open_existing(&options.store, "rollback")?;
     let name = pick_name(options.name.as_ref(), &site.ledger, &site.store)?;
     let release = pick_release(&options, &name, &site.ledger, &site.store)?;
-    progress.note(format!("going back to {}", release.document.title()));
-    site.store.check_complete(&release)?;
+    progress.note(format!("going back to {}", release.title()));
+    site.store.complete(&release)?;
     let endpoint = apply::endpoint(options.endpoint.as_deref(), &site.store)?;
-    site.switch_git(&name, release.digest)?;
-    seed::gate(&endpoint, site.store.path(), &release.document, progress.as_ref()).await?;
+    site.switch_git(&name, release.digest())?;
+    seed::gate(&endpoint, site.store.folder(), release.document(), progress.as_ref()).await?;
     let connection = cluster::connect(&options.cluster.target()).await?;
     let change = Change { action: Action::Rollback, release: &release, reason: None, timeout: options.timeout };
     let plan = install::install(&mut site, &connection, change, &progress).await?;

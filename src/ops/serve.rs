@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::{Error, Result, archives, keys};
 use crate::model::Progress;
 use crate::seed::{self, Content, Limits, SeedError, Server};
-use crate::store::Store;
+use crate::store::{Endpoint, Store, StoreError};
 
 /// What a server is told.
 #[derive(Debug, Clone)]
@@ -69,6 +69,18 @@ impl Running {
     }
 }
 
+/// Opens the store for reading, and makes an empty one where there is none: so `serve` can be
+/// started before the first apply.
+fn open_or_prepare(path: &Path) -> Result<Store> {
+    match Store::open_read_only(path) {
+        Err(StoreError::Absent { .. }) => {
+            drop(Store::open_or_create(path, "serve")?);
+            Ok(Store::open_read_only(path)?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
 /// Starts a server and says where it listens.
 ///
 /// # Errors
@@ -77,8 +89,8 @@ impl Running {
 pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Running> {
     let (content, store): (Arc<dyn Content>, Option<Store>) = match &options.content {
         From::Store(path) => {
-            let store = Store::open_or_prepare(path)?;
-            (Arc::new(seed::StoreContent::open(path)?), Some(store))
+            let store = open_or_prepare(path)?;
+            (Arc::new(seed::StoreContent::new(store.clone())), Some(store))
         }
         From::Archive { archive, keys: public } => {
             let trusted = keys::load_public(public)?;
@@ -89,7 +101,7 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
     let server = Server::bind(options.listen, Limits::default()).await?;
     let endpoint = server.endpoint();
     if let Some(store) = store {
-        store.record_endpoint(&endpoint)?;
+        store.record_endpoint(&Endpoint { url: endpoint.clone(), pid: std::process::id() })?;
     }
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(server.run(content, progress, async move {

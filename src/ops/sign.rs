@@ -32,11 +32,11 @@ pub fn sign(path: &Path, output: Option<&Path>, key: &PrivateKey, progress: &dyn
     let release = archive::read_head(&mut source).and_then(archive::Head::parse).map_err(|error| Error::from(error).in_archive(&name))?;
     archives::stream(source, &release, &archive::Discard, "checking", progress).map_err(|error| error.in_archive(&name))?;
     let bundle = trust::sign(&release.manifest, key)?;
-    let signatures = archive::add_signature(path, output, bundle)?;
+    archive::add_signature(path, output, release.digest, bundle)?;
     Ok(Report {
         archive: output.unwrap_or(path).to_owned(),
         release: release.digest,
         signed_by: key.public().fingerprint().to_string(),
-        signatures,
+        signatures: release.signatures.len() + 1,
     })
 }

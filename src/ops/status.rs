@@ -101,33 +101,34 @@ pub struct History {
 /// When the store or its ledger cannot be read.
 pub fn status(path: &Path) -> Result<Status> {
     let store = Store::open_read_only(path)?;
-    let history = ledger::read(store.path())?;
-    let releases = store.releases()?;
+    let history = ledger::read(store.folder())?;
+    let mut releases = store.releases()?;
+    releases.sort_by_key(|release| (release.document().name.clone(), release.document().sequence));
     let states: Vec<ReleaseState> = releases
         .iter()
         .map(|release| {
-            let others = releases.iter().filter(|other| other.digest != release.digest);
+            let others = releases.iter().filter(|other| other.digest() != release.digest());
             let shared: std::collections::HashSet<Digest> =
-                others.flat_map(|other| other.document.blobs.iter().map(|blob| blob.digest)).collect();
-            let document = &release.document;
+                others.flat_map(|other| other.blobs().map(|blob| blob.digest)).collect();
+            let document = release.document();
             ReleaseState {
-                release: release.digest,
+                release: release.digest(),
                 name: document.name.clone(),
                 version: document.version.clone(),
                 sequence: document.sequence,
                 commit: document.git.commit.to_string(),
-                active: history.active(&document.name) == Some(release.digest),
-                complete: store.check_complete(release).is_ok(),
-                ingested: release.ingested.to_string(),
-                size: document.blobs.iter().map(|blob| blob.size).sum(),
-                own: document.blobs.iter().filter(|blob| !shared.contains(&blob.digest)).map(|blob| blob.size).sum(),
+                active: history.active(&document.name) == Some(release.digest()),
+                complete: store.complete(release).is_ok(),
+                ingested: release.ingested().to_string(),
+                size: release.blobs().map(|blob| blob.size).sum(),
+                own: release.blobs().filter(|blob| !shared.contains(&blob.digest)).map(|blob| blob.size).sum(),
             }
         })
         .collect();
     Ok(Status {
         format: 1,
-        store: store.path().display().to_string(),
-        endpoint: store.endpoint()?,
+        store: store.folder().display().to_string(),
+        endpoint: store.endpoint()?.map(|endpoint| endpoint.url),
         active: states.iter().filter(|state| state.active).cloned().collect(),
         unfinished: history.all_unfinished().map(|attempt| entry(attempt, &releases)).collect(),
         releases: states,
@@ -141,7 +142,7 @@ pub fn status(path: &Path) -> Result<Status> {
 /// When the store or its ledger cannot be read.
 pub fn history(path: &Path) -> Result<History> {
     let store = Store::open_read_only(path)?;
-    let history = ledger::read(store.path())?;
+    let history = ledger::read(store.folder())?;
     let releases = store.releases()?;
     Ok(History { format: 1, attempts: history.attempts().iter().map(|attempt| entry(attempt, &releases)).collect() })
 }
@@ -153,14 +154,14 @@ fn entry(attempt: &Attempt, releases: &[StoredRelease]) -> Entry {
         Outcome::Succeeded { .. } => ("succeeded", None),
         Outcome::Failed { error, .. } => ("failed", Some(error.clone())),
     };
-    let known = releases.iter().find(|release| release.digest == attempt.release);
+    let known = releases.iter().find(|release| release.digest() == attempt.release);
     Entry {
         attempt: attempt.number,
         began: attempt.began.to_string(),
         name: attempt.name.clone(),
         action: attempt.action.to_string(),
         release: attempt.release,
-        version: known.map(|release| release.document.version.clone()),
+        version: known.map(|release| release.document().version.clone()),
         outcome,
         error,
         reason: attempt.reason.clone(),
