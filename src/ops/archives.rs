@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use super::{Error, Result};
-use crate::archive::{self, BlobSink, BlobWrite, Release, Source, StreamReport};
+use crate::archive::stream::{self, BlobSink, BlobWrite, Source, StreamReport};
+use crate::archive::{self, Release};
 use crate::model::{BlobEntry, Digest, Event, Progress};
 use crate::trust::{self, PublicKey, Verified};
 
@@ -45,7 +46,7 @@ pub(super) fn open(path: &Path, keys: &[PublicKey]) -> Result<Opened> {
 pub(super) fn stream(source: Source, release: &Release, sink: &dyn BlobSink, verb: &str, progress: &dyn Progress) -> Result<StreamReport> {
     let bytes = release.document.blobs.iter().map(|blob| blob.size).sum();
     progress.event(Event::Start { title: format!("{verb} {}", release.document.title()), bytes: Some(bytes) });
-    let report = archive::stream(source, release, sink, progress)?;
+    let report = stream::stream(source, release, sink, progress)?;
     progress.event(Event::Finish { summary: String::new() });
     Ok(report)
 }

@@ -141,6 +141,9 @@ pub enum Error {
     /// Serving, mirrors, gate.
     #[error(transparent)]
     Seed(#[from] crate::seed::SeedError),
+    /// The gate.
+    #[error(transparent)]
+    Gate(#[from] crate::seed::GateError),
     /// The cluster, before anything was changed there.
     #[error(transparent)]
     Cluster(#[from] crate::apply::ApplyError),
@@ -222,6 +225,7 @@ impl Error {
             Self::Store(error) => error.class(),
             Self::Ledger(error) => error.class(),
             Self::Seed(error) => error.class(),
+            Self::Gate(error) => error.class(),
             Self::Cluster(error) => error.class(),
         }
     }
@@ -265,6 +269,7 @@ impl Error {
             Self::Store(error) => error.hint(),
             Self::Ledger(error) => error.hint(),
             Self::Seed(error) => error.hint(),
+            Self::Gate(error) => error.hint(),
             Self::Cluster(error) => error.hint(),
         }
     }

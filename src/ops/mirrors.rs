@@ -30,7 +30,7 @@ pub fn mirrors(runtime: Runtime, endpoint: Option<&str>, store: &Path) -> Result
         registries.extend(release.document().images.iter().map(|image| image.reference.registry().to_owned()));
     }
     match runtime {
-        Runtime::Containerd => Ok(seed::mirrors::containerd(&endpoint, &registries)?),
+        Runtime::Containerd => Ok(seed::mirrors::containerd(&endpoint, &registries)),
     }
 }
 

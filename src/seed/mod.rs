@@ -11,16 +11,21 @@
 
 mod catalog;
 pub mod content;
+mod gate;
 mod git;
+pub mod mirrors;
 mod registry;
 pub mod server;
 mod stall;
+mod stored;
 
 use std::io;
 use std::net::SocketAddr;
 
 pub use content::{Content, Opened, Snapshot};
+pub use gate::{GateError, gate};
 pub use server::{Limits, Server};
+pub use stored::StoreContent;
 
 use crate::model::ErrorClass;
 

@@ -1,0 +1,73 @@
+//! The store as content: what is applied while the server runs is seen at the next request.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::catalog::Catalog;
+use super::content::{Content, Opened, Snapshot};
+use crate::ledger;
+use crate::model::{Digest, ReleaseName};
+use crate::store::{Stamp, Store, git};
+
+/// A store that is served.
+pub struct StoreContent {
+    store: Store,
+    /// The last snapshot, and the state of the store that it was made from.
+    last: Mutex<Option<(Stamp, Arc<Snapshot>)>>,
+}
+
+impl StoreContent {
+    /// Serves `store`.
+    #[must_use]
+    pub const fn new(store: Store) -> Self {
+        Self { store, last: Mutex::new(None) }
+    }
+
+    /// Reads all releases. Where two give one tag different digests, the one that the ledger's last
+    /// `begin` of its name aimed at comes first, then the newest.
+    fn read(&self) -> io::Result<Snapshot> {
+        let releases = self.store.releases().map_err(io::Error::other)?;
+        let history = ledger::read(self.store.folder()).map_err(io::Error::other)?;
+        let targets: Vec<Digest> = history.names().filter_map(|name| history.target(name)).collect();
+        let (first, others): (Vec<_>, Vec<_>) =
+            releases.iter().partition(|release| targets.contains(&release.digest()));
+        let mut catalog = Catalog::default();
+        for release in first.into_iter().chain(others) {
+            catalog.add(release.document());
+        }
+        Ok(Snapshot { catalog })
+    }
+}
+
+impl Content for StoreContent {
+    fn snapshot(&self) -> io::Result<Arc<Snapshot>> {
+        // The stamp is taken before the reading: a change in between makes the next look read again.
+        let stamp = self.store.stamp();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, snapshot)) = last.as_ref()
+            && *known == stamp
+        {
+            return Ok(Arc::clone(snapshot));
+        }
+        let snapshot = Arc::new(self.read()?);
+        *last = Some((stamp, Arc::clone(&snapshot)));
+        Ok(snapshot)
+    }
+
+    fn open(&self, digest: Digest) -> io::Result<Opened> {
+        let file = fs::File::open(self.store.blob_path(digest))?;
+        let size = file.metadata()?.len();
+        Ok(Opened { file: Arc::new(file), offset: 0, size, unproved: None })
+    }
+
+    fn repository(&self, name: &ReleaseName) -> io::Result<PathBuf> {
+        let root = self.store.folder().join("git");
+        let generation = git::current(&root, name).map_err(io::Error::other)?;
+        let generation = generation.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("no release of `{name}` is in the store"))
+        })?;
+        Ok(generation.path().to_owned())
+    }
+}
