@@ -4,7 +4,12 @@
 //! a docker-registry on loopback. Printed are ratios and the figures behind them; these machines
 //! are noisy, so each command runs several times and the fastest run counts. A filter word runs
 //! the parts whose names hold it: `cargo bench -- verify`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints, and stops where it cannot go on")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints, and stops where it cannot go on"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -45,10 +50,12 @@ fn field(text: &str, name: &str) -> u64 {
 /// Runs `command` to its end. The kernel's counters of a process outlive it until it is reaped.
 fn run(command: &mut Command) -> Cost {
     let begin = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let id = child.id();
     let stderr = child.stderr.take().unwrap();
-    let told = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<_>>());
+    let told =
+        std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<_>>());
     let mut peak = 0;
     let pid = Pid::from_child(&child);
     let wall = loop {
@@ -134,7 +141,12 @@ impl Bench {
 
     fn git(&self, arguments: &[&str]) {
         let mut command = Command::new("git");
-        command.current_dir(self.work.join("repo")).args(["-c", "user.name=bench", "-c", "user.email=bench@localhost"]);
+        command.current_dir(self.work.join("repo")).args([
+            "-c",
+            "user.name=bench",
+            "-c",
+            "user.email=bench@localhost",
+        ]);
         run(command.args(arguments));
     }
 
@@ -143,7 +155,8 @@ impl Bench {
         let work = testbed.join("bench");
         fs::create_dir_all(&work).unwrap();
         let registry = Self::answer(Self::script("registry").arg("up").arg(work.join("registry")));
-        let mut references: Vec<String> = BULK.iter().map(|name| format!("registry.example.com/bulk/{name}:1")).collect();
+        let mut references: Vec<String> =
+            BULK.iter().map(|name| format!("registry.example.com/bulk/{name}:1")).collect();
         let mut bench = Self { work, testbed, registry, references: Vec::new(), serve: None };
         for reference in &references {
             let mut copy = bench.tool("skopeo");
@@ -160,7 +173,10 @@ impl Bench {
         references.dedup();
         bench.references = references;
         let entry = |host: &&str| {
-            format!("[[registry]]\nprefix = \"{host}\"\nlocation = \"{}/{host}\"\ninsecure = true\n", bench.registry)
+            format!(
+                "[[registry]]\nprefix = \"{host}\"\nlocation = \"{}/{host}\"\ninsecure = true\n",
+                bench.registry
+            )
         };
         fs::write(bench.work.join("registries.conf"), HOSTS.iter().map(entry).collect::<String>()).unwrap();
         let mut manifests = String::new();
@@ -243,7 +259,11 @@ impl Bench {
                 self.references.iter().map(copy).chain([tar("skopeo")]).collect()
             },
         );
-        println!("| build, {} images, {} MB | fleetpack | crane + tar | skopeo + tar |", self.references.len(), size / 1_000_000);
+        println!(
+            "| build, {} images, {} MB | fleetpack | crane + tar | skopeo + tar |",
+            self.references.len(),
+            size / 1_000_000
+        );
         println!("| --- | --- | --- | --- |");
         println!("| time | {} | {} | {} |", seconds(ours), seconds(crane), seconds(skopeo));
         println!("| fleetpack's share of it | | {:.2} | {:.2} |", ratio(ours, crane), ratio(ours, skopeo));
@@ -253,25 +273,39 @@ impl Bench {
             quotient(crane.written, size),
             quotient(skopeo.written, size)
         );
-        println!("| peak memory | {} MiB | {} MiB | {} MiB |\n", ours.peak >> 10, crane.peak >> 10, skopeo.peak >> 10);
+        println!(
+            "| peak memory | {} MiB | {} MiB | {} MiB |\n",
+            ours.peak >> 10,
+            crane.peak >> 10,
+            skopeo.peak >> 10
+        );
     }
 
     fn verify(&self) {
         let size = fs::metadata(self.archive()).unwrap().len();
         // Both read from the page cache: neither is to be measured on the disk's account.
         run(Command::new("cat").arg(self.archive()));
-        let ours = best(|| (), || {
-            let mut command = self.fleetpack();
-            command.args(["verify", "--key", "bench.pub"]).arg(self.archive());
-            vec![command]
-        });
-        let theirs = best(|| (), || {
-            let mut command = Command::new("openssl");
-            command.args(["dgst", "-sha256"]).arg(self.archive());
-            vec![command]
-        });
+        let ours = best(
+            || (),
+            || {
+                let mut command = self.fleetpack();
+                command.args(["verify", "--key", "bench.pub"]).arg(self.archive());
+                vec![command]
+            },
+        );
+        let theirs = best(
+            || (),
+            || {
+                let mut command = Command::new("openssl");
+                command.args(["dgst", "-sha256"]).arg(self.archive());
+                vec![command]
+            },
+        );
         let speed = |cost: Cost| quotient(size, 1_000_000_000) / cost.wall.as_secs_f64();
-        println!("| verify, {} MB in the page cache | fleetpack verify | openssl dgst -sha256 |", size / 1_000_000);
+        println!(
+            "| verify, {} MB in the page cache | fleetpack verify | openssl dgst -sha256 |",
+            size / 1_000_000
+        );
         println!("| --- | --- | --- |");
         println!("| time | {} | {} |", seconds(ours), seconds(theirs));
         println!("| throughput | {:.2} GB/s | {:.2} GB/s |", speed(ours), speed(theirs));
@@ -294,7 +328,10 @@ impl Bench {
         }
         let command = || {
             let mut command = self.fleetpack();
-            command.args(["apply", "--seed-only", "--key", "bench.pub", "--store"]).arg(&store).arg(self.archive());
+            command
+                .args(["apply", "--seed-only", "--key", "bench.pub", "--store"])
+                .arg(&store)
+                .arg(self.archive());
             command
         };
         rustix::fs::sync();
@@ -304,8 +341,16 @@ impl Bench {
         println!("| --- | --- | --- |");
         println!("| time | {} | {} |", seconds(first), seconds(second));
         println!("| again / first | | {:.3} |", ratio(second, first));
-        println!("| bytes read / archive | {:.3} | {:.3} |", quotient(first.read, size), quotient(second.read, size));
-        println!("| bytes written / archive | {:.3} | {:.3} |", quotient(first.written, size), quotient(second.written, size));
+        println!(
+            "| bytes read / archive | {:.3} | {:.3} |",
+            quotient(first.read, size),
+            quotient(second.read, size)
+        );
+        println!(
+            "| bytes written / archive | {:.3} | {:.3} |",
+            quotient(first.written, size),
+            quotient(second.written, size)
+        );
         println!("| peak memory | {} MiB | {} MiB |\n", first.peak >> 10, second.peak >> 10);
     }
 }

@@ -60,9 +60,12 @@ pub struct Args {
 impl Args {
     /// Builds the archive.
     pub(super) fn run(self, ui: &Arc<Ui>) -> Result<ExitCode, Failure> {
-        let key = self.key.map(|path| ops::keys::load_private(&path, || {
-            settings::password(&format!("Password for `{}`: ", path.display())).map_err(|failure| failure.message)
-        }));
+        let key = self.key.map(|path| {
+            ops::keys::load_private(&path, || {
+                settings::password(&format!("Password for `{}`: ", path.display()))
+                    .map_err(|failure| failure.message)
+            })
+        });
         let created = match environment::variable("SOURCE_DATE_EPOCH") {
             Some(text) => Some(text.to_str().and_then(|text| text.parse::<i64>().ok()).ok_or_else(|| {
                 Failure::usage(

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::environment;
 use super::settings;
 use super::ui::{Failure, Ui};
-use super::environment;
 use crate::ops;
 
 /// Show the whole way on this machine: build, verify, serve, apply, a second release, rollback.

@@ -28,7 +28,8 @@ pub fn default_store() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/fleetpack");
     }
-    let data = variable("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".local/share")));
+    let data =
+        variable("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".local/share")));
     data.unwrap_or_else(|| PathBuf::from("/var/lib")).join("fleetpack")
 }
 

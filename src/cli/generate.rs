@@ -26,7 +26,9 @@ pub fn completions(shell: Shell) -> Vec<u8> {
 pub fn man_page(command: clap::Command) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     // The date would make two builds differ, so the page carries the version alone.
-    clap_mangen::Man::new(command).source(concat!("fleetpack ", env!("CARGO_PKG_VERSION"))).render(&mut out)?;
+    clap_mangen::Man::new(command)
+        .source(concat!("fleetpack ", env!("CARGO_PKG_VERSION")))
+        .render(&mut out)?;
     Ok(out)
 }
 
@@ -49,7 +51,8 @@ pub fn all() -> io::Result<Vec<Generated>> {
     files.push(("man/fleetpack.1".to_owned(), man_page(command.clone())?));
     for subcommand in command.get_subcommands().filter(|command| command.get_name() != "help") {
         let name = format!("fleetpack-{}", subcommand.get_name());
-        let page = man_page(subcommand.clone().name(Box::leak(name.clone().into_boxed_str()) as &'static str))?;
+        let page =
+            man_page(subcommand.clone().name(Box::leak(name.clone().into_boxed_str()) as &'static str))?;
         files.push((format!("man/{name}.1"), page));
     }
     for (name, schema) in [
@@ -62,4 +65,3 @@ pub fn all() -> io::Result<Vec<Generated>> {
     }
     Ok(files)
 }
-

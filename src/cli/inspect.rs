@@ -53,10 +53,16 @@ impl Args {
                     [] => "UNVERIFIED: nothing below is vouched for; give --key".to_owned(),
                     signers => {
                         let signers: Vec<String> = signers.iter().map(ToString::to_string).collect();
-                        format!("head verified, signed by {} (blobs not read: `verify` reads them)", signers.join(", "))
+                        format!(
+                            "head verified, signed by {} (blobs not read: `verify` reads them)",
+                            signers.join(", ")
+                        )
                     }
                 };
-                ui.data(&format!("{status}\n{}", text(self.part, &shown.digest.to_string(), &shown.document)));
+                ui.data(&format!(
+                    "{status}\n{}",
+                    text(self.part, &shown.digest.to_string(), &shown.document)
+                ));
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -97,11 +103,14 @@ fn text(part: Part, digest: &str, document: &ReleaseDocument) -> String {
                     format!("  left out  {}  {platform}", child.digest)
                 }));
                 lines.extend(image.referrers.iter().map(|referrer| {
-                    let kind = referrer.artifact_type.as_deref().or(referrer.tag.as_deref()).unwrap_or("artifact");
+                    let kind =
+                        referrer.artifact_type.as_deref().or(referrer.tag.as_deref()).unwrap_or("artifact");
                     format!("  referrer  {}  {kind}", referrer.digest)
                 }));
                 lines.extend(
-                    image.used_by.iter().map(|usage| format!("  used by   {}  {}  {}", usage.origin, usage.object, usage.field)),
+                    image.used_by.iter().map(|usage| {
+                        format!("  used by   {}  {}  {}", usage.origin, usage.object, usage.field)
+                    }),
                 );
             }
             lines.join("\n")
@@ -111,7 +120,9 @@ fn text(part: Part, digest: &str, document: &ReleaseDocument) -> String {
                 .rendered
                 .objects
                 .iter()
-                .map(|object| vec![object.id.api_version.clone(), object.id.to_string(), object.origin.to_string()])
+                .map(|object| {
+                    vec![object.id.api_version.clone(), object.id.to_string(), object.origin.to_string()]
+                })
                 .collect::<Vec<_>>(),
         ),
         Part::Git => {

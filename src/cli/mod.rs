@@ -89,7 +89,11 @@ fn with_variable(subcommand: &str, arg: clap::Arg) -> clap::Arg {
     };
     // clap keeps names for the life of the process; this runs once, so nothing grows.
     let arg = arg.env(&*name.leak()).hide_env_values(true);
-    if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        arg.value_parser(FalseyValueParser::new())
+    } else {
+        arg
+    }
 }
 
 /// Parses the command line, runs the command, and says how it ended.

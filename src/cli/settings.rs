@@ -52,7 +52,9 @@ impl ClusterArgs {
 /// When there is neither.
 pub fn password(prompt: &str) -> Result<String, Failure> {
     if let Some(value) = std::env::var_os("COSIGN_PASSWORD") {
-        return value.into_string().map_err(|_| Failure::usage("`COSIGN_PASSWORD` is not UTF-8", "set it to text"));
+        return value
+            .into_string()
+            .map_err(|_| Failure::usage("`COSIGN_PASSWORD` is not UTF-8", "set it to text"));
     }
     rpassword::prompt_password(prompt).map_err(|error| {
         Failure::usage(
@@ -96,8 +98,9 @@ pub fn registry_settings() -> ops::RegistrySettings {
             )
         }
     };
-    let docker =
-        variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| environment::home().map(|home| home.join(".docker")));
+    let docker = variable("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| environment::home().map(|home| home.join(".docker")));
     let runtime = variable("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("containers"));
     let auth_files = [
         runtime.map(|folder| folder.join("auth.json")),
@@ -140,7 +143,13 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
         match c {
             '0'..='9' => {
                 let digit = u64::from(c as u32 - u32::from(b'0'));
-                number = Some(number.unwrap_or(0).checked_mul(10).and_then(|n| n.checked_add(digit)).ok_or_else(wanted)?);
+                number = Some(
+                    number
+                        .unwrap_or(0)
+                        .checked_mul(10)
+                        .and_then(|n| n.checked_add(digit))
+                        .ok_or_else(wanted)?,
+                );
             }
             's' | 'm' | 'h' => {
                 let unit = match c {

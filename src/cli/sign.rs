@@ -27,7 +27,8 @@ impl Args {
     /// Signs the archive.
     pub(super) fn run(self, ui: &Arc<Ui>) -> Result<ExitCode, Failure> {
         let key = ops::keys::load_private(&self.key, || {
-            settings::password(&format!("Password for `{}`: ", self.key.display())).map_err(|failure| failure.message)
+            settings::password(&format!("Password for `{}`: ", self.key.display()))
+                .map_err(|failure| failure.message)
         })?;
         let report = ops::sign::sign(&self.archive, self.output.as_deref(), &key, ui.as_ref())?;
         ui.data(&format!(

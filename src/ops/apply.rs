@@ -4,7 +4,7 @@
 //! retention. Each step refuses before it changes anything, and each can be cut and run again.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::install::{self, Change, Site};
 use super::{ClusterSettings, Error, Result, chain, keys};
 use crate::ledger::{self, Action, Entry};
 use crate::model::plan::Plan;
-use crate::model::{Digest, ErrorClass, Progress, ReleaseDocument, ReleaseName, ReleaseVersion};
+use crate::model::{Digest, Progress, ReleaseDocument, ReleaseName, ReleaseVersion};
 use crate::store::{Store, StoredRelease};
 use crate::{apply as cluster, seed};
 
@@ -102,10 +102,18 @@ impl fmt::Display for Report {
         match (&self.plan, self.done) {
             (Some(plan), "planned") => {
                 write!(f, "{plan}")?;
-                if plan.changes_nothing() { f.write_str("nothing to change") } else { f.write_str("nothing was changed: this was a dry run") }
+                if plan.changes_nothing() {
+                    f.write_str("nothing to change")
+                } else {
+                    f.write_str("nothing was changed: this was a dry run")
+                }
             }
-            (Some(plan), _) => write!(f, "{} {} runs and is healthy ({})", self.name, self.version, plan.summary()),
-            (None, _) => write!(f, "{} {} is in the store and can be had from the endpoint", self.name, self.version),
+            (Some(plan), _) => {
+                write!(f, "{} {} runs and is healthy ({})", self.name, self.version, plan.summary())
+            }
+            (None, _) => {
+                write!(f, "{} {} is in the store and can be had from the endpoint", self.name, self.version)
+            }
         }
     }
 }
@@ -124,8 +132,10 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     } else {
         let mut site = Site::open(&options.store, "apply")?;
         let document = opened.release.document.clone();
-        let reason = check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
-        let (release, stored, skipped) = seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
+        let reason =
+            check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
+        let (release, stored, skipped) =
+            seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
         gate(&options, &site.store, &release, progress.as_ref()).await?;
         if !site.ledger.is_seeded(release.digest()) {
             let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
@@ -151,7 +161,12 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
 }
 
 /// The sequence never goes down, unless there is a reason that the ledger can keep.
-fn check_sequence(store: &Store, history: &ledger::History, document: &ReleaseDocument, allowed: Option<&str>) -> Result<Option<String>> {
+fn check_sequence(
+    store: &Store,
+    history: &ledger::History,
+    document: &ReleaseDocument,
+    allowed: Option<&str>,
+) -> Result<Option<String>> {
     let Some(active) = history.active(&document.name) else { return Ok(None) };
     let active = known(store, active)?;
     if document.sequence >= active.document().sequence {
@@ -171,7 +186,10 @@ fn check_sequence(store: &Store, history: &ledger::History, document: &ReleaseDo
 /// A release that the ledger names, which retention keeps as long as it does.
 pub(super) fn known(store: &Store, digest: Digest) -> Result<StoredRelease> {
     store.release_by_digest(digest)?.ok_or_else(|| Error::NoRelease {
-        what: format!("the ledger names release `{digest}`, and the store `{}` does not hold it", store.folder().display()),
+        what: format!(
+            "the ledger names release `{digest}`, and the store `{}` does not hold it",
+            store.folder().display()
+        ),
     })
 }
 
@@ -182,16 +200,21 @@ fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result
     let bundle = release.document.blob(release.document.git.bundle).map_or(0, |blob| blob.size);
     let keep: Vec<Digest> = site.ledger.ran(&release.document.name).into_iter().take(1).collect();
     site.store.check_space(&release.document.blobs, bundle.saturating_mul(2), &keep)?;
-    let ingest = site.store.ingest();
-    let streamed = archives::stream(source, &release, &ingest, "taking in", progress.as_ref())?;
-    let ingested = ingest.finish()?;
+    let sink = site.store.sink();
+    let streamed = archives::stream(source, &release, &sink, "taking in", progress.as_ref())?;
+    let ingested = sink.finish()?;
     let stored = site.store.record(&release, Timestamp::now())?;
     site.switch_git(&release.document.name, release.digest)?;
-    Ok((stored, ingested.bytes, streamed.skipped))
+    Ok((stored, ingested.bytes, streamed.skipped_bytes))
 }
 
 /// Asks the endpoint for everything that the release needs.
-async fn gate(options: &Options, store: &Store, release: &StoredRelease, progress: &dyn Progress) -> Result<()> {
+async fn gate(
+    options: &Options,
+    store: &Store,
+    release: &StoredRelease,
+    progress: &dyn Progress,
+) -> Result<()> {
     let endpoint = endpoint(options.endpoint.as_deref(), store)?;
     seed::gate(&endpoint, store.folder(), release.document(), progress).await?;
     Ok(())
@@ -260,7 +283,12 @@ async fn dry_run(options: &Options, opened: Opened, progress: &Arc<dyn Progress>
     let digest = opened.release.digest;
     if options.store.exists() {
         let store = Store::open_read_only(&options.store)?;
-        check_sequence(&store, &ledger::read(store.folder())?, &document, options.allow_downgrade.as_deref())?;
+        check_sequence(
+            &store,
+            &ledger::read(store.folder())?,
+            &document,
+            options.allow_downgrade.as_deref(),
+        )?;
     }
     let layer = archives::read_rendered(opened, progress.as_ref())?;
     let objects = install::release_objects(digest, &document, layer.as_slice())?;

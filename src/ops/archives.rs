@@ -1,13 +1,12 @@
 //! Archives as input: from a file or standard input, the signature first.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::{Error, Result};
-use crate::archive::stream::{self, BlobSink, BlobWrite, Source, StreamReport};
-use crate::archive::{self, Release};
+use crate::archive::{self, BlobSink, BlobWrite, Release, Source, StreamReport};
+use crate::fsio::limits;
 use crate::model::{BlobEntry, Digest, Event, Progress};
 use crate::trust::{self, PublicKey, Verified};
 
@@ -26,11 +25,9 @@ pub(super) fn display_name(path: &Path) -> String {
 /// Opens the file, or standard input.
 pub(super) fn source(path: &Path) -> Result<Source> {
     if path == Path::new("-") {
-        // A file that was redirected to us is read as the file it is.
-        return Ok(Source::stdin());
+        return Ok(Source::Pipe(Box::new(io::stdin())));
     }
-    let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
-    Ok(Source::of(file))
+    Ok(Source::open(path)?)
 }
 
 /// Reads the head and has a signature over it checked by `keys`.
@@ -43,10 +40,17 @@ pub(super) fn open(path: &Path, keys: &[PublicKey]) -> Result<Opened> {
 }
 
 /// Streams everything behind the head into `sink`, with a bar.
-pub(super) fn stream(source: Source, release: &Release, sink: &dyn BlobSink, verb: &str, progress: &dyn Progress) -> Result<StreamReport> {
+pub(super) fn stream(
+    source: Source,
+    release: &Release,
+    sink: &dyn BlobSink,
+    verb: &str,
+    progress: &dyn Progress,
+) -> Result<StreamReport> {
     let bytes = release.document.blobs.iter().map(|blob| blob.size).sum();
-    progress.event(Event::Start { title: format!("{verb} {}", release.document.title()), bytes: Some(bytes) });
-    let report = stream::stream(source, release, sink, progress)?;
+    progress
+        .event(Event::Start { title: format!("{verb} {}", release.document.title()), bytes: Some(bytes) });
+    let report = archive::stream(source, release, sink, progress)?;
     progress.event(Event::Finish { summary: String::new() });
     Ok(report)
 }
@@ -54,15 +58,31 @@ pub(super) fn stream(source: Source, release: &Release, sink: &dyn BlobSink, ver
 /// Keeps one blob in memory and lets the others pass.
 struct Keep {
     wanted: Digest,
-    kept: Mutex<Option<Vec<u8>>>,
+    kept: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
-struct KeepWrite<'a> {
+impl BlobSink for Keep {
+    fn wants(&self, blob: &BlobEntry) -> io::Result<bool> {
+        Ok(blob.digest == self.wanted)
+    }
+
+    fn begin(&self, blob: &BlobEntry) -> io::Result<Box<dyn BlobWrite + Send>> {
+        if blob.size > limits::RENDERED {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{} bytes, at most {}", blob.size, limits::RENDERED),
+            ));
+        }
+        Ok(Box::new(KeepWrite { bytes: Vec::new(), into: Arc::clone(&self.kept) }))
+    }
+}
+
+struct KeepWrite {
     bytes: Vec<u8>,
-    into: &'a Mutex<Option<Vec<u8>>>,
+    into: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
-impl Write for KeepWrite<'_> {
+impl Write for KeepWrite {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -73,7 +93,7 @@ impl Write for KeepWrite<'_> {
     }
 }
 
-impl BlobWrite for KeepWrite<'_> {
+impl BlobWrite for KeepWrite {
     fn commit(self: Box<Self>) -> io::Result<()> {
         let mut slot = self.into.lock().map_err(|_| io::Error::other("a thread of the reader panicked"))?;
         *slot = Some(self.bytes);
@@ -84,8 +104,8 @@ impl BlobWrite for KeepWrite<'_> {
 /// The rendered layer of an archive, verified by its digest; nothing is written anywhere.
 pub(super) fn read_rendered(opened: Opened, progress: &dyn Progress) -> Result<Vec<u8>> {
     let Opened { release, source } = opened;
-    let keep = Keep { wanted: release.document.rendered.layer, kept: Mutex::new(None) };
+    let keep = Keep { wanted: release.document.rendered.layer, kept: Arc::default() };
     stream(source, &release, &keep, "reading", progress)?;
-    let kept = keep.kept.into_inner().ok().flatten();
+    let kept = keep.kept.lock().ok().and_then(|mut kept| kept.take());
     kept.ok_or_else(|| Error::io("read", Path::new("the archive"), io::ErrorKind::UnexpectedEof.into()))
 }

@@ -19,8 +19,8 @@ use super::{Error, RegistrySettings, Result};
 use crate::archive::{Writer, rendered};
 use crate::fsio::limits;
 use crate::model::{
-    BlobEntry, Digest, Event, GitContent, ImageEntry, ImageRef, Platform, Progress, ReleaseDocument, ReleaseName,
-    ReleaseVersion, Usage, config, media_type, release,
+    BlobEntry, Digest, Event, GitContent, ImageEntry, ImageRef, Platform, Progress, ReleaseDocument,
+    ReleaseName, ReleaseVersion, Usage, config, media_type, release,
 };
 use crate::oci::{self, ResolvedImage, Sources};
 use crate::source::git::{BundlePlan, Dirty, Repository, Revision};
@@ -129,7 +129,8 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     for warning in tree.export(&folder)? {
         progress.warn(warning);
     }
-    let tools = render::RenderTools { kustomize: options.kustomize.clone(), kubectl: options.kubectl.clone() };
+    let tools =
+        render::RenderTools { kustomize: options.kustomize.clone(), kubectl: options.kubectl.clone() };
     let objects = render::render(&folder, config.as_ref(), &tools, progress.as_ref())?;
     drop(scratch);
     let mut wanted: BTreeMap<ImageRef, Vec<Usage>> = BTreeMap::new();
@@ -140,7 +141,9 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     for image in included {
         wanted.entry(image.clone()).or_default();
     }
-    progress.event(Event::Finish { summary: format!("{} objects, {} image references", objects.len(), wanted.len()) });
+    progress.event(Event::Finish {
+        summary: format!("{} objects, {} image references", objects.len(), wanted.len()),
+    });
 
     let platforms = match (options.platforms.as_slice(), &config) {
         ([], Some(config)) => config.platforms.clone(),
@@ -152,17 +155,23 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     let mut plan = repository.bundle(&revision)?;
     let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
     let resolved = resolve_all(&sources, wanted, &platforms, jobs, progress.as_ref()).await?;
-    let (bundle, measured) =
-        measuring.await.map_err(|error| Error::io("pack", &options.repository, io::Error::other(error)))??;
+    let (bundle, measured) = measuring
+        .await
+        .map_err(|error| Error::io("pack", &options.repository, io::Error::other(error)))??;
     progress.event(Event::Finish { summary: String::new() });
 
     let packed = rendered::pack(&objects)?;
     let mut origins: HashMap<Digest, Origin> = HashMap::new();
-    let blobs = plan_blobs(&resolved, &packed, BlobEntry {
-        digest: measured.digest,
-        size: measured.size,
-        media_type: media_type::GIT_BUNDLE.to_owned(),
-    }, &mut origins);
+    let blobs = plan_blobs(
+        &resolved,
+        &packed,
+        BlobEntry {
+            digest: measured.digest,
+            size: measured.size,
+            media_type: media_type::GIT_BUNDLE.to_owned(),
+        },
+        &mut origins,
+    );
     let created = match options.created {
         Some(seconds) => Timestamp::from_second(seconds).map_err(|error| Error::Usage {
             what: format!("`SOURCE_DATE_EPOCH` is {seconds}: {error}"),
@@ -178,7 +187,11 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         sequence: options.sequence.unwrap_or(revision.sequence),
         created,
         generator: concat!("fleetpack ", env!("CARGO_PKG_VERSION")).to_owned(),
-        git: GitContent { commit: revision.commit.clone(), refs: revision.refs.clone(), bundle: measured.digest },
+        git: GitContent {
+            commit: revision.commit.clone(),
+            refs: revision.refs.clone(),
+            bundle: measured.digest,
+        },
         rendered: packed.content(),
         images: resolved.into_iter().map(|image| image.entry).collect(),
         blobs,
@@ -249,22 +262,34 @@ fn warn_of_changes(repository: &Repository, revision: &Revision, progress: &dyn 
     }
 }
 
-fn release_name(options: &Options, config: Option<&config::ReleaseConfig>, progress: &dyn Progress) -> Result<ReleaseName> {
+fn release_name(
+    options: &Options,
+    config: Option<&config::ReleaseConfig>,
+    progress: &dyn Progress,
+) -> Result<ReleaseName> {
     if let Some(name) = options.name.clone().or_else(|| config.map(|config| config.metadata.name.clone())) {
         return Ok(name);
     }
-    let folder = options.repository.canonicalize().map_err(|error| Error::io("open", &options.repository, error))?;
+    let folder =
+        options.repository.canonicalize().map_err(|error| Error::io("open", &options.repository, error))?;
     let folder = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let folder = folder.strip_suffix(".git").unwrap_or(&folder).to_owned();
     let name: ReleaseName = folder.parse().map_err(|_| Error::Usage {
         what: format!("the release has no name, and its folder `{folder}` cannot give one"),
         hint: format!("add a `{}` with `metadata: {{name: …}}`, or give `--name`", config::FILE_NAME),
     })?;
-    progress.note(format!("the release is called `{name}` after its folder; `metadata.name` in {} fixes the name", config::FILE_NAME));
+    progress.note(format!(
+        "the release is called `{name}` after its folder; `metadata.name` in {} fixes the name",
+        config::FILE_NAME
+    ));
     Ok(name)
 }
 
-fn release_version(options: &Options, config: Option<&config::ReleaseConfig>, revision: &Revision) -> Result<ReleaseVersion> {
+fn release_version(
+    options: &Options,
+    config: Option<&config::ReleaseConfig>,
+    revision: &Revision,
+) -> Result<ReleaseVersion> {
     let given = options.version.clone().or_else(|| config.and_then(|config| config.version.clone()));
     if let Some(version) = given {
         return Ok(version);
@@ -346,7 +371,11 @@ fn plan_blobs(
 ) -> Vec<BlobEntry> {
     let mut small: BTreeMap<Digest, BlobEntry> = BTreeMap::new();
     let mut add_small = |digest: Digest, media_type: &str, bytes: &Bytes| {
-        small.entry(digest).or_insert(BlobEntry { digest, size: bytes.len() as u64, media_type: media_type.to_owned() });
+        small.entry(digest).or_insert(BlobEntry {
+            digest,
+            size: bytes.len() as u64,
+            media_type: media_type.to_owned(),
+        });
     };
     let empty = Bytes::from_static(media_type::EMPTY_BYTES);
     let memory = [
@@ -423,7 +452,11 @@ async fn place(
                 Ok(())
             })
             .await?;
-            placement.finish().map_err(|source| Error::Blob { image, from: fetched.from, source: Box::new(source.into()) })?;
+            placement.finish().map_err(|source| Error::Blob {
+                image,
+                from: fetched.from,
+                source: Box::new(source.into()),
+            })?;
         }
         Origin::Bundle => {
             let path = writer.path().to_owned();

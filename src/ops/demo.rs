@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::{ClusterSettings, Error, RegistrySettings, Result, apply, build, keys, rollback, serve, status, verify};
+use super::{
+    ClusterSettings, Error, RegistrySettings, Result, apply, build, keys, rollback, serve, status, verify,
+};
 use crate::model::Progress;
 
 /// What the demo is told.
@@ -38,14 +40,21 @@ const IMAGES: &[(&str, &[&str])] = &[
     ("registry.example.com/shop/api:1.0", &["--file", "etc/part=api"]),
     ("registry.example.com/shop/worker:1.0", &["--file", "etc/part=worker"]),
     ("registry.example.com/shop/init:1.0", &["--file", "etc/part=init"]),
-    ("registry.example.com/shop/agent:1.0", &["--platform", "linux/amd64,linux/arm64", "--file", "etc/part=agent"]),
+    (
+        "registry.example.com/shop/agent:1.0",
+        &["--platform", "linux/amd64,linux/arm64", "--file", "etc/part=agent"],
+    ),
 ];
 
 /// The manifests of the demo's shop: two Deployments, one with an init container, a DaemonSet and
 /// a Job; small pods that are ready within a second and end when they are told to.
 fn manifests(web: &str) -> String {
     let pod = |name: &str, image: &str, command: &str, probe: bool| {
-        let probe = if probe { "\n          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}" } else { "" };
+        let probe = if probe {
+            "\n          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}"
+        } else {
+            ""
+        };
         format!(
             "  selector: {{matchLabels: {{app: {name}}}}}
   template:
@@ -75,7 +84,8 @@ fn manifests(web: &str) -> String {
 
 /// The folder `tests/testbed` of the project, looked for from the working folder upwards.
 fn testbed() -> Result<PathBuf> {
-    let here = std::env::current_dir().map_err(|error| Error::io("find the working folder", Path::new("."), error))?;
+    let here = std::env::current_dir()
+        .map_err(|error| Error::io("find the working folder", Path::new("."), error))?;
     here.ancestors().map(|folder| folder.join("tests/testbed")).find(|folder| folder.join("install").is_file()).ok_or_else(|| {
         Error::Setup {
             what: "the demo takes its registry, its images and its cluster from the project's `tests/testbed`, which is not here".into(),
@@ -99,7 +109,12 @@ async fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &Path, argumen
     let told = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = told.lines().collect();
     Err(Error::Setup {
-        what: format!("`{}` ended with {}: {}", program.display(), output.status, lines[lines.len().saturating_sub(8)..].join(" / ")),
+        what: format!(
+            "`{}` ended with {}: {}",
+            program.display(),
+            output.status,
+            lines[lines.len().saturating_sub(8)..].join(" / ")
+        ),
         hint: "run `tests/testbed/install` by itself to see all that it says".into(),
     })
 }
@@ -145,7 +160,10 @@ impl Drop for Parts {
 ///
 /// When a part cannot be had, or a step fails as it would on its own.
 pub async fn demo(options: Options, progress: Arc<dyn Progress>) -> Result<()> {
-    let scratch = tempfile::Builder::new().prefix("fleetpack-demo-").tempdir().map_err(|error| Error::io("make a folder in", Path::new("the temporary folder"), error))?;
+    let scratch = tempfile::Builder::new()
+        .prefix("fleetpack-demo-")
+        .tempdir()
+        .map_err(|error| Error::io("make a folder in", Path::new("the temporary folder"), error))?;
     let folder = scratch.path().to_owned();
     if options.keep {
         progress.note(format!("everything is in {}", scratch.keep().display()));
@@ -160,7 +178,8 @@ pub async fn demo(options: Options, progress: Arc<dyn Progress>) -> Result<()> {
 async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> Result<()> {
     let say = |line: &str| progress.note(format!("\n== {line}"));
     let testbed = testbed()?;
-    let mut parts = Parts { testbed: testbed.clone(), folder: folder.to_owned(), cluster: false, registry: false };
+    let mut parts =
+        Parts { testbed: testbed.clone(), folder: folder.to_owned(), cluster: false, registry: false };
 
     say("Parts: a registry, a few images, a one-node cluster (the first time this takes some ten minutes)");
     let mut install = vec!["peers", "mkimage"];
@@ -169,28 +188,43 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
     }
     let installed = PathBuf::from(run(&testbed.join("install"), install).await?);
     parts.registry = true;
-    let registry = run(&testbed.join("registry"), [OsStr::new("up"), folder.join("registry").as_os_str()]).await?;
+    let registry =
+        run(&testbed.join("registry"), [OsStr::new("up"), folder.join("registry").as_os_str()]).await?;
     for (reference, extra) in IMAGES {
-        let arguments = ["make", "--registry", &registry, "--name", reference].into_iter().chain(extra.iter().copied());
+        let arguments =
+            ["make", "--registry", &registry, "--name", reference].into_iter().chain(extra.iter().copied());
         run(&testbed.join("image"), arguments).await?;
     }
-    progress.note(format!("{} images are at a registry on {registry}, which stands for the one on the internet", IMAGES.len()));
+    progress.note(format!(
+        "{} images are at a registry on {registry}, which stands for the one on the internet",
+        IMAGES.len()
+    ));
 
     say("fleetpack keygen; a Git repository with two releases");
     let key = keys::generate(&folder.join("release"), "")?;
     let repository = folder.join("shop");
     let git = |arguments: &[&str]| {
         let mut all: Vec<std::ffi::OsString> = vec!["-C".into(), repository.clone().into()];
-        for setting in ["user.name=demo", "user.email=demo@localhost", "init.defaultBranch=main", "commit.gpgsign=false", "tag.gpgsign=false"] {
+        for setting in [
+            "user.name=demo",
+            "user.email=demo@localhost",
+            "init.defaultBranch=main",
+            "commit.gpgsign=false",
+            "tag.gpgsign=false",
+        ] {
             all.extend(["-c".into(), setting.into()]);
         }
         all.extend(arguments.iter().map(Into::into));
         async move { run(Path::new("git"), all).await }
     };
-    let write = |path: PathBuf, text: &str| fs::write(&path, text).map_err(|error| Error::io("write", &path, error));
+    let write =
+        |path: PathBuf, text: &str| fs::write(&path, text).map_err(|error| Error::io("write", &path, error));
     fs::create_dir(&repository).map_err(|error| Error::io("make", &repository, error))?;
     git(&["init", "--quiet"]).await?;
-    write(repository.join("fleetpack.yaml"), "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: shop}\nsources: [{path: shop.yaml}]\n")?;
+    write(
+        repository.join("fleetpack.yaml"),
+        "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: shop}\nsources: [{path: shop.yaml}]\n",
+    )?;
     for version in ["1.0", "2.0"] {
         write(repository.join("shop.yaml"), &manifests(&format!("registry.example.com/shop/web:{version}")))?;
         git(&["add", "--all"]).await?;
@@ -200,7 +234,9 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
     let registries = folder.join("registries.conf");
     write(
         registries.clone(),
-        &format!("[[registry]]\nprefix = \"registry.example.com\"\nlocation = \"{registry}/registry.example.com\"\ninsecure = true\n"),
+        &format!(
+            "[[registry]]\nprefix = \"registry.example.com\"\nlocation = \"{registry}/registry.example.com\"\ninsecure = true\n"
+        ),
     )?;
 
     let mut archives = Vec::new();
@@ -212,7 +248,10 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
                 revision: tag.into(),
                 output: Some(folder.to_owned()),
                 key: Some(keys::load_private(&key.private, || Ok(String::new()))?),
-                registries: RegistrySettings { registries_conf: vec![registries.clone()], ..RegistrySettings::default() },
+                registries: RegistrySettings {
+                    registries_conf: vec![registries.clone()],
+                    ..RegistrySettings::default()
+                },
                 kustomize: options.kustomize.clone(),
                 kubectl: options.kubectl.clone(),
                 ..build::Options::default()
@@ -220,7 +259,12 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
             progress.clone(),
         )
         .await?;
-        progress.note(format!("{}: release {}, {} images", report.archive.display(), report.release, report.images));
+        progress.note(format!(
+            "{}: release {}, {} images",
+            report.archive.display(),
+            report.release,
+            report.images
+        ));
         archives.push(report.archive);
     }
 
@@ -229,15 +273,26 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
     parts.registry = false;
 
     for archive in &archives {
-        say(&format!("fleetpack verify {} --key release.pub", archive.file_name().unwrap_or_default().to_string_lossy()));
+        say(&format!(
+            "fleetpack verify {} --key release.pub",
+            archive.file_name().unwrap_or_default().to_string_lossy()
+        ));
         let report = verify::verify(archive, std::slice::from_ref(&key.public), progress.as_ref())?;
-        progress.note(format!("verified: {} {}, {} blobs, signed by {}", report.name, report.version, report.blobs, report.signers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+        progress.note(format!(
+            "verified: {} {}, {} blobs, signed by {}",
+            report.name,
+            report.version,
+            report.blobs,
+            report.signers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ));
     }
 
     say("fleetpack serve");
     let store = folder.join("store");
     let listen = options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let mut server = serve::start(serve::Options { listen, content: serve::From::Store(store.clone()) }, progress.clone()).await?;
+    let mut server =
+        serve::start(serve::Options { listen, content: serve::From::Store(store.clone()) }, progress.clone())
+            .await?;
     let endpoint = server.endpoint().to_owned();
     progress.note(format!("images and Git are served at {endpoint}"));
 
@@ -247,18 +302,34 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
         say("A cluster whose node takes images from there and nowhere else");
         parts.cluster = true;
         let cluster = folder.join("cluster");
-        run(&testbed.join("cluster"), [OsStr::new("up"), cluster.as_os_str(), OsStr::new("--mirror"), OsStr::new(&endpoint)]).await?;
+        run(
+            &testbed.join("cluster"),
+            [OsStr::new("up"), cluster.as_os_str(), OsStr::new("--mirror"), OsStr::new(&endpoint)],
+        )
+        .await?;
         cluster.join("kubeconfig")
     };
     let cluster = ClusterSettings { kubeconfig: Some(kubeconfig.clone()), context: None };
     let running = || async {
         let columns = "custom-columns=POD:.metadata.name,PHASE:.status.phase,IMAGE:.spec.containers[0].image";
-        let arguments = ["--kubeconfig".as_ref(), kubeconfig.as_os_str(), "-n".as_ref(), "shop".as_ref(), "get".as_ref(), "pods".as_ref(), "-o".as_ref(), columns.as_ref()];
+        let arguments = [
+            "--kubeconfig".as_ref(),
+            kubeconfig.as_os_str(),
+            "-n".as_ref(),
+            "shop".as_ref(),
+            "get".as_ref(),
+            "pods".as_ref(),
+            "-o".as_ref(),
+            columns.as_ref(),
+        ];
         run(&installed.join("bin/kubectl"), arguments).await
     };
 
     for archive in &archives {
-        say(&format!("fleetpack apply {} --key release.pub", archive.file_name().unwrap_or_default().to_string_lossy()));
+        say(&format!(
+            "fleetpack apply {} --key release.pub",
+            archive.file_name().unwrap_or_default().to_string_lossy()
+        ));
         let report = apply::apply(
             apply::Options {
                 archive: archive.clone(),
@@ -277,7 +348,12 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
 
     say("fleetpack rollback");
     let report = rollback::rollback(
-        rollback::Options { store: store.clone(), cluster, timeout: Duration::from_secs(300), ..rollback::Options::default() },
+        rollback::Options {
+            store: store.clone(),
+            cluster,
+            timeout: Duration::from_secs(300),
+            ..rollback::Options::default()
+        },
         progress.clone(),
     )
     .await?;
@@ -288,7 +364,9 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
     progress.note(status::history(&store)?.to_string());
     server.stop().await?;
     // Both scripts wait for what they stop, which is no work for a thread of the runtime.
-    tokio::task::spawn_blocking(move || parts.stop_now()).await.map_err(|error| Error::io("stop", folder, io::Error::other(error)))?;
+    tokio::task::spawn_blocking(move || parts.stop_now())
+        .await
+        .map_err(|error| Error::io("stop", folder, io::Error::other(error)))?;
     say("done: release 1.0 runs again, and nothing of the demo is left running");
     Ok(())
 }

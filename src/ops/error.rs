@@ -61,7 +61,9 @@ pub enum Error {
         source: Box<Error>,
     },
     /// A release that is older than the one that runs.
-    #[error("release {found} is older than {active}, which is active here: sequence {found_sequence} < {active_sequence}")]
+    #[error(
+        "release {found} is older than {active}, which is active here: sequence {found_sequence} < {active_sequence}"
+    )]
     Downgrade {
         /// Title of the release that was to be applied.
         found: String,
@@ -167,7 +169,12 @@ fn images_text(images: &[UnresolvedImage]) -> String {
     }];
     for image in images {
         lines.push(format!("  `{}`: {}", image.image, super::chain(&image.error)));
-        lines.extend(image.used_by.iter().map(|usage| format!("    used by {}  {}  {}", usage.origin, usage.object, usage.field)));
+        lines.extend(
+            image
+                .used_by
+                .iter()
+                .map(|usage| format!("    used by {}  {}  {}", usage.origin, usage.object, usage.field)),
+        );
         if image.used_by.is_empty() {
             lines.push("    asked for by `--image` or `images.include`".to_owned());
         }
@@ -197,7 +204,9 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Io { .. } | Self::Setup { .. } | Self::Password { .. } | Self::Blob { .. } => ErrorClass::Failed,
+            Self::Io { .. } | Self::Setup { .. } | Self::Password { .. } | Self::Blob { .. } => {
+                ErrorClass::Failed
+            }
             Self::Usage { .. } => ErrorClass::Usage,
             Self::Archive { source, .. } => source.class(),
             Self::Downgrade { .. } => ErrorClass::Refused,

@@ -65,6 +65,10 @@ pub fn inspect(path: &Path, public: &[PathBuf]) -> Result<Inspection> {
     let mut source = archives::source(path)?;
     let read = || Ok::<_, Error>(archive::read_head(&mut source)?.parse()?);
     let release = { read }().map_err(|error| error.in_archive(&name))?;
-    Ok(Inspection { digest: release.digest, signatures: release.signatures.len(), document: release.document, signers: Vec::new() })
+    Ok(Inspection {
+        digest: release.digest,
+        signatures: release.signatures.len(),
+        document: release.document,
+        signers: Vec::new(),
+    })
 }
-

@@ -14,7 +14,7 @@ use crate::apply::{self, Cluster, PlanOptions, ReleaseObjects, StepSink};
 use crate::archive::rendered;
 use crate::ledger::{Action, Entry, Ledger};
 use crate::model::plan::Plan;
-use crate::model::{Digest, Event, ReleaseDocument, ReleaseName, Progress};
+use crate::model::{Digest, Event, Progress, ReleaseDocument, ReleaseName};
 use crate::store::{Store, StoreWriter, StoredRelease, git};
 
 /// A site whose lock this process holds.
@@ -39,14 +39,20 @@ impl Site {
 
     /// Titles of releases, for messages: a release that left the store is its short digest.
     pub(super) fn title(&self, digest: Digest) -> String {
-        self.store.release_by_digest(digest).ok().flatten().map_or_else(|| digest.short(), |release| release.title())
+        self.store
+            .release_by_digest(digest)
+            .ok()
+            .flatten()
+            .map_or_else(|| digest.short(), |release| release.title())
     }
 
     /// Switches the served Git repository to all kept releases of `name`, `active` over the others.
     pub(super) fn switch_git(&self, name: &ReleaseName, active: Digest) -> Result<()> {
         let mut releases: Vec<StoredRelease> =
             self.store.releases()?.into_iter().filter(|release| release.document().name == *name).collect();
-        releases.sort_by_key(|release| (release.digest() == active, release.document().sequence, release.ingested()));
+        releases.sort_by_key(|release| {
+            (release.digest() == active, release.document().sequence, release.ingested())
+        });
         let generation: Vec<_> = releases
             .iter()
             .map(|release| {
@@ -69,12 +75,19 @@ impl Site {
     }
 
     /// Keeps the releases of `name` that last ran, `keep` of them, and `also`; drops the others.
-    pub(super) fn retain(&mut self, name: &ReleaseName, keep: usize, also: Digest, progress: &dyn Progress) -> Result<()> {
+    pub(super) fn retain(
+        &mut self,
+        name: &ReleaseName,
+        keep: usize,
+        also: Digest,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let mut kept: Vec<Digest> = self.ledger.ran(name).into_iter().take(keep.max(1)).collect();
         kept.push(also);
         let all = self.store.releases()?;
-        let (stay, go): (Vec<_>, Vec<_>) =
-            all.iter().partition(|release| release.document().name != *name || kept.contains(&release.digest()));
+        let (stay, go): (Vec<_>, Vec<_>) = all
+            .iter()
+            .partition(|release| release.document().name != *name || kept.contains(&release.digest()));
         if go.is_empty() {
             return Ok(());
         }
@@ -82,7 +95,8 @@ impl Site {
         // The ledger says it first: whoever reads it after a cut does not count on a release
         // that may be half gone.
         for release in &go {
-            self.ledger.append(Timestamp::now(), Entry::Dropped { name: name.clone(), release: release.digest() })?;
+            self.ledger
+                .append(Timestamp::now(), Entry::Dropped { name: name.clone(), release: release.digest() })?;
             progress.note(format!("{} leaves the store", release.title()));
         }
         self.store.retire(&stay)?;
@@ -97,7 +111,11 @@ pub(super) fn stored_objects(store: &Store, release: &StoredRelease) -> Result<R
 }
 
 /// The objects of a release, from the bytes of its rendered layer.
-pub(super) fn release_objects(digest: Digest, document: &ReleaseDocument, layer: impl std::io::Read) -> Result<ReleaseObjects> {
+pub(super) fn release_objects(
+    digest: Digest,
+    document: &ReleaseDocument,
+    layer: impl std::io::Read,
+) -> Result<ReleaseObjects> {
     Ok(ReleaseObjects {
         name: document.name.clone(),
         version: document.version.clone(),
@@ -108,7 +126,11 @@ pub(super) fn release_objects(digest: Digest, document: &ReleaseDocument, layer:
 }
 
 /// Looks at the cluster and plans; changes nothing.
-pub(super) async fn look(cluster: &Cluster, objects: ReleaseObjects, progress: &dyn Progress) -> Result<(apply::Observation, Plan)> {
+pub(super) async fn look(
+    cluster: &Cluster,
+    objects: ReleaseObjects,
+    progress: &dyn Progress,
+) -> Result<(apply::Observation, Plan)> {
     progress.event(Event::Start { title: "asking the cluster what would change".into(), bytes: None });
     let seen = apply::observe(cluster, objects, progress).await?;
     let plan = apply::plan(&seen, PlanOptions::default())?;
@@ -141,18 +163,26 @@ pub(super) struct Change<'a> {
 ///
 /// An error before the ledger's `begin` is the room's own: nothing was changed. After it, it is
 /// [`Error::Install`] without a restored release, and the ledger has the attempt as failed.
-pub(super) async fn install(site: &mut Site, cluster: &Cluster, change: Change<'_>, progress: &Arc<dyn Progress>) -> Result<Plan> {
+pub(super) async fn install(
+    site: &mut Site,
+    cluster: &Cluster,
+    change: Change<'_>,
+    progress: &Arc<dyn Progress>,
+) -> Result<Plan> {
     let release = change.release;
     let objects = stored_objects(&site.store, release)?;
     let (seen, plan) = look(cluster, objects, progress.as_ref()).await?;
     let name = &release.document().name;
-    let attempt = site.ledger.begin(Timestamp::now(), name, change.action, release.digest(), change.reason)?;
+    let attempt =
+        site.ledger.begin(Timestamp::now(), name, change.action, release.digest(), change.reason)?;
     let work = async {
         let mut steps = Steps { ledger: &mut site.ledger, attempt };
         apply::execute(cluster, &seen, &plan, &mut steps, progress.as_ref()).await?;
         let health = apply::wait(cluster, &seen, change.timeout, progress.as_ref()).await?;
         progress.note(health.to_string());
-        steps.step("healthy").map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
+        steps
+            .step("healthy")
+            .map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
         let pruned = apply::prune(cluster, &seen, &plan, change.timeout, progress.as_ref()).await?;
         for object in &pruned.deleted {
             progress.note(format!("deleted {object}"));
@@ -160,7 +190,9 @@ pub(super) async fn install(site: &mut Site, cluster: &Cluster, change: Change<'
         for (object, why) in &pruned.lingering {
             progress.warn(format!("{object} is still going away: {why}"));
         }
-        steps.step("pruned").map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
+        steps
+            .step("pruned")
+            .map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
         Ok::<_, Error>(())
     };
     match work.await {
@@ -170,12 +202,16 @@ pub(super) async fn install(site: &mut Site, cluster: &Cluster, change: Change<'
         }
         Err(error) => {
             let why = chain(&error);
-            site.ledger.append(Timestamp::now(), Entry::Fail { attempt, error: why.chars().take(2000).collect() })?;
+            site.ledger
+                .append(Timestamp::now(), Entry::Fail { attempt, error: why.chars().take(2000).collect() })?;
             Err(Error::Install {
                 release: release.title(),
                 restored: None,
                 why,
-                hint: error.hint().unwrap_or_else(|| "see what the cluster says, then run the same command again, or `fleetpack rollback`".into()),
+                hint: error.hint().unwrap_or_else(|| {
+                    "see what the cluster says, then run the same command again, or `fleetpack rollback`"
+                        .into()
+                }),
             })
         }
     }

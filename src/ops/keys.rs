@@ -29,7 +29,10 @@ pub fn generate(prefix: &Path, password: &str) -> Result<Pair> {
 /// # Errors
 ///
 /// When the file is no private key, the password is wrong, or none was to be had (its text is the error's).
-pub fn load_private(path: &Path, password: impl FnOnce() -> std::result::Result<String, String>) -> Result<PrivateKey> {
+pub fn load_private(
+    path: &Path,
+    password: impl FnOnce() -> std::result::Result<String, String>,
+) -> Result<PrivateKey> {
     let file = KeyFile::load(path)?;
     if !file.is_encrypted() {
         return Ok(file.open(None)?);

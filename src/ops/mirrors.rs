@@ -27,7 +27,8 @@ pub fn mirrors(runtime: Runtime, endpoint: Option<&str>, store: &Path) -> Result
     let endpoint = apply::endpoint(endpoint, &store)?;
     let mut registries = BTreeSet::new();
     for release in store.releases()? {
-        registries.extend(release.document().images.iter().map(|image| image.reference.registry().to_owned()));
+        registries
+            .extend(release.document().images.iter().map(|image| image.reference.registry().to_owned()));
     }
     match runtime {
         Runtime::Containerd => Ok(seed::mirrors::containerd(&endpoint, &registries)),

@@ -84,7 +84,9 @@ fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Sto
     let names: Vec<&ReleaseName> = history.names().collect();
     match names.as_slice() {
         [name] => Ok((*name).clone()),
-        [] => Err(Error::NoRelease { what: format!("nothing was ever applied from the store `{}`", store.folder().display()) }),
+        [] => Err(Error::NoRelease {
+            what: format!("nothing was ever applied from the store `{}`", store.folder().display()),
+        }),
         several => Err(Error::Usage {
             what: format!(
                 "the store holds several lines of releases: {}",
@@ -97,7 +99,12 @@ fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Sto
 
 /// The release to go to. After a cut that is the active one, which the cut attempt was to replace;
 /// otherwise the one that ran before it.
-fn pick_release(options: &Options, name: &ReleaseName, history: &ledger::History, store: &Store) -> Result<StoredRelease> {
+fn pick_release(
+    options: &Options,
+    name: &ReleaseName,
+    history: &ledger::History,
+    store: &Store,
+) -> Result<StoredRelease> {
     if let Some(text) = &options.to {
         return Ok(store.release(text, Some(name))?);
     }
@@ -105,9 +112,12 @@ fn pick_release(options: &Options, name: &ReleaseName, history: &ledger::History
     let cut = history.last_attempt(name).is_some_and(|attempt| {
         Some(attempt.release) != active && !matches!(attempt.outcome, ledger::Outcome::Succeeded { .. })
     });
-    let target = if cut { active } else { history.ran(name).into_iter().find(|release| Some(*release) != active) };
+    let target =
+        if cut { active } else { history.ran(name).into_iter().find(|release| Some(*release) != active) };
     let Some(target) = target else {
-        return Err(Error::NoRelease { what: format!("no release of `{name}` ran here before the present one") });
+        return Err(Error::NoRelease {
+            what: format!("no release of `{name}` ran here before the present one"),
+        });
     };
     apply::known(store, target)
 }
@@ -145,7 +155,8 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     site.switch_git(&name, release.digest())?;
     seed::gate(&endpoint, site.store.folder(), release.document(), progress.as_ref()).await?;
     let connection = cluster::connect(&options.cluster.target()).await?;
-    let change = Change { action: Action::Rollback, release: &release, reason: None, timeout: options.timeout };
+    let change =
+        Change { action: Action::Rollback, release: &release, reason: None, timeout: options.timeout };
     let plan = install::install(&mut site, &connection, change, &progress).await?;
     Ok(report(&release, "rolledBack", plan))
 }

@@ -1,5 +1,6 @@
 //! `serve`: images and Git from the store or an archive, until told to stop.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +10,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Error, Result, archives, keys};
+use crate::archive::{self, Release};
+use crate::fsio::HashingReader;
 use crate::model::Progress;
 use crate::seed::{self, Content, Limits, SeedError, Server};
-use crate::store::{Endpoint, Store, StoreError};
+use crate::store::{Endpoint, Store, StoreError, git};
+use crate::trust::Verified;
 
 /// What a server is told.
 #[derive(Debug, Clone)]
@@ -41,6 +45,40 @@ pub struct Running {
     endpoint: String,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::result::Result<(), SeedError>>,
+    _scratch: Option<tempfile::TempDir>,
+}
+
+/// Makes a bare repository below `scratch` from the bundle of an archive: a pack cannot be served
+/// from within another file. Images are served where they lie.
+fn archived_git(archive: &Path, release: &Verified<Release>, scratch: &Path) -> Result<PathBuf> {
+    let document = &release.document;
+    let (file, _) = archive::ArchiveFile::open(archive)?;
+    let members = file.members(release)?;
+    let bundle_path = scratch.join("bundle");
+    let io = |error| Error::io("write", &bundle_path, error);
+    let (offset, size) =
+        members.range_of(document.git.bundle).ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
+    let mut reader = members.file();
+    std::io::Seek::seek(&mut reader, std::io::SeekFrom::Start(offset)).map_err(io)?;
+    let mut reader = HashingReader::new(reader.take(size));
+    let mut out = std::fs::File::create_new(&bundle_path).map_err(io)?;
+    std::io::copy(&mut reader, &mut out).map_err(io)?;
+    let (found, _) = reader.finish();
+    if found != document.git.bundle {
+        let (wanted, member) = (document.git.bundle, "the git bundle".to_owned());
+        return Err(archive::ArchiveError::Digest { member, offset, found, wanted }.into());
+    }
+    let generation = git::GenerationRelease {
+        version: document.version.clone(),
+        digest: release.digest,
+        bundle: document.git.bundle,
+        bundle_path: bundle_path.clone(),
+        refs: document.git.refs.clone(),
+        commit: document.git.commit.clone(),
+    };
+    let built = git::build_generation(scratch, &document.name, &[generation])?;
+    std::fs::remove_file(&bundle_path).map_err(io)?;
+    Ok(built.path().to_owned())
 }
 
 impl Running {
@@ -87,6 +125,8 @@ fn open_or_prepare(path: &Path) -> Result<Store> {
 ///
 /// When the content cannot be read or verified, or the address cannot be listened on.
 pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Running> {
+    // The Git repository that is made from an archive's bundle; it goes with the server.
+    let mut kept = None;
     let (content, store): (Arc<dyn Content>, Option<Store>) = match &options.content {
         From::Store(path) => {
             let store = open_or_prepare(path)?;
@@ -94,8 +134,17 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
         }
         From::Archive { archive, keys: public } => {
             let trusted = keys::load_public(public)?;
+            let name = archives::display_name(archive);
             let release = archives::open(archive, &trusted)?.release;
-            (Arc::new(seed::ArchiveContent::open(archive, release)?), None)
+            let scratch = tempfile::Builder::new().prefix("fleetpack-serve-").tempdir().map_err(|error| {
+                Error::io("make a private folder in", Path::new("the temporary folder"), error)
+            })?;
+            let git =
+                archived_git(archive, &release, scratch.path()).map_err(|error| error.in_archive(&name))?;
+            let content = seed::ArchiveContent::open(archive, &release, git);
+            let content = content.map_err(|error| Error::from(error).in_archive(&name))?;
+            kept = Some(scratch);
+            (Arc::new(content), None)
         }
     };
     let server = Server::bind(options.listen, Limits::default()).await?;
@@ -108,7 +157,7 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
         // A sender that is dropped stops the server as a message does.
         let _ = stopped.await;
     }));
-    Ok(Running { endpoint, stop: Some(stop), task })
+    Ok(Running { endpoint, stop: Some(stop), task, _scratch: kept })
 }
 
 /// Serves until SIGTERM or SIGINT; `ready` is told the endpoint.
@@ -118,7 +167,8 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
 /// As [`start`], or when signals cannot be waited for.
 pub async fn serve(options: Options, progress: Arc<dyn Progress>, ready: impl FnOnce(&str)) -> Result<()> {
     let signals = |kind| signal(kind).map_err(|error| Error::io("wait for", Path::new("signals"), error));
-    let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut running = start(options, progress.clone()).await?;
     ready(running.endpoint());
     tokio::select! {

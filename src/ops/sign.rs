@@ -29,8 +29,11 @@ pub struct Report {
 pub fn sign(path: &Path, output: Option<&Path>, key: &PrivateKey, progress: &dyn Progress) -> Result<Report> {
     let name = archives::display_name(path);
     let mut source = archives::source(path)?;
-    let release = archive::read_head(&mut source).and_then(archive::Head::parse).map_err(|error| Error::from(error).in_archive(&name))?;
-    archives::stream(source, &release, &archive::Discard, "checking", progress).map_err(|error| error.in_archive(&name))?;
+    let release = archive::read_head(&mut source)
+        .and_then(archive::Head::parse)
+        .map_err(|error| Error::from(error).in_archive(&name))?;
+    archives::stream(source, &release, &archive::Discard, "checking", progress)
+        .map_err(|error| error.in_archive(&name))?;
     let bundle = trust::sign(&release.manifest, key)?;
     archive::add_signature(path, output, release.digest, bundle)?;
     Ok(Report {

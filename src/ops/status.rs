@@ -121,7 +121,11 @@ pub fn status(path: &Path) -> Result<Status> {
                 complete: store.complete(release).is_ok(),
                 ingested: release.ingested().to_string(),
                 size: release.blobs().map(|blob| blob.size).sum(),
-                own: release.blobs().filter(|blob| !shared.contains(&blob.digest)).map(|blob| blob.size).sum(),
+                own: release
+                    .blobs()
+                    .filter(|blob| !shared.contains(&blob.digest))
+                    .map(|blob| blob.size)
+                    .sum(),
             }
         })
         .collect();
@@ -144,7 +148,10 @@ pub fn history(path: &Path) -> Result<History> {
     let store = Store::open_read_only(path)?;
     let history = ledger::read(store.folder())?;
     let releases = store.releases()?;
-    Ok(History { format: 1, attempts: history.attempts().iter().map(|attempt| entry(attempt, &releases)).collect() })
+    Ok(History {
+        format: 1,
+        attempts: history.attempts().iter().map(|attempt| entry(attempt, &releases)).collect(),
+    })
 }
 
 fn entry(attempt: &Attempt, releases: &[StoredRelease]) -> Entry {
@@ -195,7 +202,13 @@ impl fmt::Display for Status {
             )?;
         }
         for cut in &self.unfinished {
-            write!(f, "\n! {} of {} was cut at {}: run the same command again", cut.action, cut.release.short(), cut.began)?;
+            write!(
+                f,
+                "\n! {} of {} was cut at {}: run the same command again",
+                cut.action,
+                cut.release.short(),
+                cut.began
+            )?;
         }
         Ok(())
     }
@@ -210,7 +223,8 @@ impl fmt::Display for History {
             if at > 0 {
                 writeln!(f)?;
             }
-            let version = entry.version.as_ref().map_or_else(|| "(left the store)".to_owned(), ToString::to_string);
+            let version =
+                entry.version.as_ref().map_or_else(|| "(left the store)".to_owned(), ToString::to_string);
             write!(
                 f,
                 "{}  {:8}  {} {version}  {}  {}",

@@ -50,7 +50,8 @@ pub fn verify(archive: &Path, public: &[PathBuf], progress: &dyn Progress) -> Re
     let trusted = keys::load_public(public)?;
     let name = archives::display_name(archive);
     let archives::Opened { release, source } = archives::open(archive, &trusted)?;
-    archives::stream(source, &release, &Discard, "verifying", progress).map_err(|error| error.in_archive(&name))?;
+    archives::stream(source, &release, &Discard, "verifying", progress)
+        .map_err(|error| error.in_archive(&name))?;
     let document = &release.document;
     Ok(Report {
         format: 1,
@@ -68,4 +69,3 @@ pub fn verify(archive: &Path, public: &[PathBuf], progress: &dyn Progress) -> Re
         signers: release.signers().to_vec(),
     })
 }
-

@@ -80,7 +80,10 @@ impl GateError {
                 format!("start it, and keep it running: `{}`; then run the same command again", line(store))
             }
             Self::Missing { store, .. } => {
-                format!("another server or store may answer there; the one that is wanted starts with `{}`", line(store))
+                format!(
+                    "another server or store may answer there; the one that is wanted starts with `{}`",
+                    line(store)
+                )
             }
         })
     }
@@ -109,7 +112,8 @@ pub async fn gate(
     progress: &dyn Progress,
 ) -> Result<(), GateError> {
     let bad = |why: String| GateError::Endpoint { endpoint: endpoint.to_owned(), why };
-    let url: reqwest::Url = endpoint.parse().map_err(|error: url_error::ParseError| bad(error.to_string()))?;
+    let url: reqwest::Url =
+        endpoint.parse().map_err(|error: url_error::ParseError| bad(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(format!("its scheme is `{}`, wanted `http` or `https`", url.scheme())));
     }
@@ -120,7 +124,8 @@ pub async fn gate(
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| bad(error.to_string()))?;
-    let silent = |source| GateError::Silent { endpoint: endpoint.to_owned(), store: store.to_owned(), source };
+    let silent =
+        |source| GateError::Silent { endpoint: endpoint.to_owned(), store: store.to_owned(), source };
     client.get(format!("{endpoint}/v2/")).send().await.map_err(silent)?;
 
     let questions = questions(endpoint, document);
@@ -138,7 +143,9 @@ pub async fn gate(
     if !missing.is_empty() {
         return Err(GateError::Missing { endpoint: endpoint.to_owned(), missing, store: store.to_owned() });
     }
-    progress.event(Event::Finish { summary: format!("{endpoint} has all {count} manifests and blobs, and the commit") });
+    progress.event(Event::Finish {
+        summary: format!("{endpoint} has all {count} manifests and blobs, and the commit"),
+    });
     Ok(())
 }
 
@@ -152,7 +159,8 @@ fn questions(endpoint: &str, document: &ReleaseDocument) -> Vec<Question> {
         .blobs
         .iter()
         .map(|blob| {
-            let is_manifest = media_type::is_manifest(&blob.media_type) || media_type::is_index(&blob.media_type);
+            let is_manifest =
+                media_type::is_manifest(&blob.media_type) || media_type::is_index(&blob.media_type);
             let kind = if is_manifest { "manifests" } else { "blobs" };
             Question {
                 url: format!("{endpoint}/v2/{any}/{kind}/{}", blob.digest),
@@ -175,7 +183,13 @@ fn questions(endpoint: &str, document: &ReleaseDocument) -> Vec<Question> {
 }
 
 async fn ask(client: &reqwest::Client, question: &Question) -> Result<(), String> {
-    let accept = [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST, "*/*"];
+    let accept = [
+        media_type::OCI_INDEX,
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_LIST,
+        media_type::DOCKER_MANIFEST,
+        "*/*",
+    ];
     let answer = client
         .head(&question.url)
         .header(header::ACCEPT, accept.join(", "))
@@ -185,7 +199,9 @@ async fn ask(client: &reqwest::Client, question: &Question) -> Result<(), String
     if answer.status() != StatusCode::OK {
         return Err(format!("answered {}", answer.status()));
     }
-    let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("nothing").to_owned();
+    let text = |name: &str| {
+        answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("nothing").to_owned()
+    };
     if let Some(digest) = question.digest
         && text("docker-content-digest") != digest.to_string()
     {

@@ -12,7 +12,9 @@ use crate::model::SafePath;
 #[must_use]
 pub fn containerd(endpoint: &str, registries: &BTreeSet<String>) -> Vec<(SafePath, String)> {
     let endpoint = endpoint.trim_end_matches('/');
-    let content = format!("server = \"{endpoint}\"\n\n[host.\"{endpoint}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+    let content = format!(
+        "server = \"{endpoint}\"\n\n[host.\"{endpoint}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+    );
     // A port in a registry's name stands as `host_port_` in the folder's, since not every file
     // system takes a colon; containerd looks for both.
     let folder = |registry: &str| match registry.rsplit_once(':') {
@@ -35,7 +37,10 @@ mod tests {
         let registries = ["docker.io", "registry.example.com:5000"].map(str::to_owned).into();
         let files = containerd("http://127.0.0.1:5050/", &registries);
         let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(paths, ["_default/hosts.toml", "docker.io/hosts.toml", "registry.example.com_5000_/hosts.toml"]);
+        assert_eq!(
+            paths,
+            ["_default/hosts.toml", "docker.io/hosts.toml", "registry.example.com_5000_/hosts.toml"]
+        );
         let table: toml::Table = files[0].1.parse().unwrap();
         assert_eq!(table["server"].as_str(), Some("http://127.0.0.1:5050"));
         assert!(table["host"]["http://127.0.0.1:5050"]["capabilities"].as_array().is_some());

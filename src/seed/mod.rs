@@ -9,6 +9,7 @@
 //! Names from the network are parsed before anything is looked up, so that no path of a request
 //! ever becomes a path of a file.
 
+mod archived;
 mod catalog;
 pub mod content;
 mod gate;
@@ -22,6 +23,7 @@ mod stored;
 use std::io;
 use std::net::SocketAddr;
 
+pub use archived::ArchiveContent;
 pub use content::{Content, Opened, Snapshot};
 pub use gate::{GateError, gate};
 pub use server::{Limits, Server};

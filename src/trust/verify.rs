@@ -44,7 +44,7 @@ impl<T> Deref for Verified<T> {
 }
 
 /// A key whose signature was found good.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Signer {
     /// What the caller calls the key: the name of its file.
     pub key: String,

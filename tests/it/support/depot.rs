@@ -57,7 +57,13 @@ impl Depot {
         testbed(&["peers", "mkimage"]);
         let layout = folder.join("images");
         let mut image = script("image");
-        image.args(["make", "--name", "registry.example.com/depot/part:1", "--file", &format!("etc/part={name}")]);
+        image.args([
+            "make",
+            "--name",
+            "registry.example.com/depot/part:1",
+            "--file",
+            &format!("etc/part={name}"),
+        ]);
         run(image.arg("--oci").arg(&layout)).ok();
         let mut depot = Self {
             folder: folder.to_owned(),
@@ -121,7 +127,10 @@ impl Depot {
     /// `fleetpack apply` of an archive, ready to run.
     pub fn apply_command(&self, archive: &Path, more: &[&str]) -> Command {
         let mut command = self.fleetpack();
-        command.args(["apply", "--key", "release.pub", "--store", "store", "--timeout", "2m"]).args(more).arg(archive);
+        command
+            .args(["apply", "--key", "release.pub", "--store", "store", "--timeout", "2m"])
+            .args(more)
+            .arg(archive);
         command
     }
 

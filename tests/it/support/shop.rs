@@ -20,7 +20,10 @@ pub const IMAGES: &[(&str, &[&str])] = &[
     ("registry.example.com/shop/worker:1.0", &["--compression", "zstd", "--file", "etc/part=worker"]),
     ("registry.example.com/shop/init:1.0", &["--file", "etc/part=init"]),
     ("registry.example.com/shop/init:same", &["--file", "etc/part=init"]),
-    ("registry.example.com/shop/agent:1.0", &["--platform", "linux/amd64,linux/arm64", "--file", "etc/part=agent"]),
+    (
+        "registry.example.com/shop/agent:1.0",
+        &["--platform", "linux/amd64,linux/arm64", "--file", "etc/part=agent"],
+    ),
 ];
 
 /// A process that stays and ends at once when it is told to.
@@ -172,7 +175,8 @@ impl Shop {
         );
         repository.commit("Shop 1");
         repository.git(&["tag", "-a", "-m", "Shop 1", "v1"]);
-        let second = BASE.replace("STAY", STAY).replace("shop/web:1.0", "shop/web:2.0").replace("\"yes\"", "\"no\"");
+        let second =
+            BASE.replace("STAY", STAY).replace("shop/web:1.0", "shop/web:2.0").replace("\"yes\"", "\"no\"");
         repository.write("deploy/base/shop.yaml", second);
         repository.commit("Shop 2");
         repository.git(&["tag", "v2"]);
@@ -186,7 +190,9 @@ impl Shop {
         let mut command = fleetpack(&self.folder);
         let kustomize = testbed(&["peers"]).join("bin");
         let path = std::env::join_paths(
-            [kustomize].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+            [kustomize]
+                .into_iter()
+                .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
         );
         command
             .current_dir(&self.folder)
@@ -198,7 +204,9 @@ impl Shop {
     /// A tool of the testbed with the shop's `registries.conf`.
     pub fn tool(&self, name: &str) -> Command {
         let mut command = tool(name, &self.folder);
-        command.current_dir(&self.folder).env("CONTAINERS_REGISTRIES_CONF", self.folder.join("registries.conf"));
+        command
+            .current_dir(&self.folder)
+            .env("CONTAINERS_REGISTRIES_CONF", self.folder.join("registries.conf"));
         command
     }
 
