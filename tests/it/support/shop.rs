@@ -216,6 +216,6 @@ impl Shop {
         let mut command = self.fleetpack();
         command.args(["build", "shop", "--revision", revision, "--key", "release.key", "--format", "json"]);
         let report = run(&mut command).ok().json();
-        PathBuf::from(report["archive"].as_str().unwrap())
+        self.folder.join(report["archive"].as_str().unwrap())
     }
 }

@@ -1,0 +1,149 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_fleetpack_global_optspecs
+    string join \n q/quiet h/help V/version
+end
+
+function __fish_fleetpack_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_fleetpack_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_fleetpack_using_subcommand
+    set -l cmd (__fish_fleetpack_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -s V -l version -d 'Print version'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "build" -d 'Resolve a Git revision and every image it runs into one archive'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "verify" -d 'Prove offline that an archive is whole and who vouches for it'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "inspect" -d 'Show what an archive says it holds'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "sign" -d 'Add a signature to an archive'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "keygen" -d 'Make a key pair as cosign writes it: an encrypted private key and its public key'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "apply" -d 'Check an archive, take it into the store, and install it in the cluster'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "rollback" -d 'Go back to the release before, or to another one that the store keeps'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "status" -d 'Show which releases the site keeps, which one is active, and whether it is all there'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "history" -d 'Show what was done at this site, from the ledger'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "serve" -d 'Serve images and Git from the store, or straight from an archive, read-only'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "mirrors" -d 'Print the configuration that points a container runtime at `fleetpack serve`'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "demo" -d 'Show the whole way on this machine: build, verify, serve, apply, a second release, rollback'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "completions" -d 'Print the completions of a shell'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "man" -d 'Print the man page, or write every page to a folder'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s r -l revision -d 'Branch, tag or hash to build' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s o -l output -d 'The archive to write, or a folder for it [default: NAME-VERSION.fleetpack.tar here]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l platform -d 'Take these platforms of each image index alone; may be given several times [default: fleetpack.yaml\'s, else all]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l image -d 'Carry this image too, although no manifest names it; may be given several times' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l images-from -d 'Take images from an OCI layout before asking their registries: `oci:DIR` or `oci-archive:FILE`, with `=REPOSITORY[:TAG]` behind it where the layout does not name them; may be given several times' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l name -d 'Name of the release [default: fleetpack.yaml\'s, else the repository folder\'s]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l release-version -d 'Version of the release [default: fleetpack.yaml\'s, else the tag at the revision, else its short hash]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l sequence -d 'Number that sites use to tell newer from older [default: count of commits that the revision reaches]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s k -l key -d 'Sign with this private key (cosign\'s format); its password is `COSIGN_PASSWORD`, else asked for' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l jobs -d 'Downloads at a time' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l format -d 'How to print the result' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand verify" -s k -l key -d 'Public key that must have signed; may be given several times, and one of them must match' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand verify" -l format -d 'How to print the result' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand verify" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -s k -l key -d 'Public key that must have signed; may be given several times' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -l format -d 'How to print it: `json` is the release document itself' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand sign" -s k -l key -d 'Private key (cosign\'s format); its password is `COSIGN_PASSWORD`, else asked for' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand sign" -s o -l output -d 'Write the signed archive here and leave the given one as it is' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand sign" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand sign" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand keygen" -l output-key-prefix -d 'Write `PREFIX.key` and `PREFIX.pub`; existing files are never replaced' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand keygen" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand keygen" -s h -l help -d 'Print help'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -s k -l key -d 'Public key that must have signed; may be given several times, and one of them must match' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l context -d 'Context of the kubeconfig [default: its current one]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l timeout -d 'How long the release may take to become healthy' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l keep -d 'Releases to keep complete in the store, the active one included' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l allow-downgrade -d 'Install a release that is older than the active one, for the reason given; the ledger keeps it' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l format -d 'How to print the result' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l dry-run -d 'Print what would change in the cluster, and change nothing, neither there nor in the store'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l seed-only -d 'Stop when every image and the commit can be had from the endpoint; leave the cluster alone'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l no-rollback -d 'Leave the cluster as it is when the release does not become healthy'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l to -d 'Release to go to: digest (or the beginning of one) or version [default: the one that ran before]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l name -d 'Name of the release, where the store holds several' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l context -d 'Context of the kubeconfig [default: its current one]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l timeout -d 'How long the release may take to become healthy' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l format -d 'How to print the result' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l dry-run -d 'Print what would change in the cluster, and change nothing'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l format -d 'How to print it' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -l format -d 'How to print it' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l listen -d 'Address to listen on; port 0 takes a free one' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l archive -d 'Serve this archive instead of the store; each blob is verified when it is first read' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s k -l key -d 'Public key that must have signed the archive; may be given several times' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l runtime -d 'The runtime' -r -f -a "containerd\t'containerd\'s `config_path` tree of `hosts.toml` files'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l write -d 'Write the files below this folder (containerd\'s `config_path`) instead of printing them' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l kubeconfig -d 'Use this cluster; its nodes must take images from the demo\'s `serve` (see `fleetpack mirrors`)' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l listen -d 'Where the demo\'s `serve` listens [default: a free port on loopback]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l keep -d 'Keep the folder with archives, keys and store, and say where it is'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand completions" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand man" -l write -d 'Folder to write every page to, one file a subcommand; without it the main page is printed' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand man" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand man" -s h -l help -d 'Print help'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "build" -d 'Resolve a Git revision and every image it runs into one archive'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "verify" -d 'Prove offline that an archive is whole and who vouches for it'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "inspect" -d 'Show what an archive says it holds'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "sign" -d 'Add a signature to an archive'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "keygen" -d 'Make a key pair as cosign writes it: an encrypted private key and its public key'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "apply" -d 'Check an archive, take it into the store, and install it in the cluster'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "rollback" -d 'Go back to the release before, or to another one that the store keeps'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "status" -d 'Show which releases the site keeps, which one is active, and whether it is all there'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "history" -d 'Show what was done at this site, from the ledger'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "serve" -d 'Serve images and Git from the store, or straight from an archive, read-only'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "mirrors" -d 'Print the configuration that points a container runtime at `fleetpack serve`'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "demo" -d 'Show the whole way on this machine: build, verify, serve, apply, a second release, rollback'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "completions" -d 'Print the completions of a shell'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "man" -d 'Print the man page, or write every page to a folder'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
