@@ -53,7 +53,7 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
     let mut serve = shop.fleetpack();
     serve.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(&store);
     let serve = Server::start(&mut serve, &folder.path().join("serve.log"));
-    let cluster = with_node(&serve.endpoint);
+    let cluster = &with_node(&serve.endpoint);
     let kubeconfig = &cluster.kubeconfig;
     let site = |arguments: &[&str]| {
         let mut command = shop.fleetpack();
