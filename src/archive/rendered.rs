@@ -66,7 +66,7 @@ pub enum RenderedError {
     #[error("{object} does not survive being written as YAML and read again")]
     RoundTrip {
         /// The object.
-        object: ObjectId,
+        object: Box<ObjectId>,
     },
     /// The layer has another digest than the release document says.
     #[error("the layer of rendered objects has digest {found}, wanted {wanted}")]
@@ -103,7 +103,7 @@ pub enum RenderedError {
         /// What it holds.
         found: String,
         /// What the release document lists there.
-        wanted: ObjectId,
+        wanted: Box<ObjectId>,
     },
     /// Reading, writing or inflating failed.
     #[error("the layer of rendered objects: {0}")]
@@ -204,7 +204,7 @@ pub fn pack(objects: &[RenderedObject]) -> Result<Packed, RenderedError> {
 
     let back = unpack(packed.layer.as_slice(), &packed.content())?;
     match objects.iter().zip(&back).find(|(object, back)| object != back) {
-        Some((object, _)) => Err(RenderedError::RoundTrip { object: object.id.clone() }),
+        Some((object, _)) => Err(RenderedError::RoundTrip { object: Box::new(object.id.clone()) }),
         None => Ok(packed),
     }
 }
@@ -269,14 +269,14 @@ fn read_members(tar: &mut impl Read, entries: &[ObjectEntry]) -> Result<Vec<Rend
                 return Err(RenderedError::Object {
                     member,
                     found: id.to_string(),
-                    wanted: entry.id.clone(),
+                    wanted: Box::new(entry.id.clone()),
                 });
             }
             Err(why) => {
                 return Err(RenderedError::Object {
                     member,
                     found: format!("a document where {why}"),
-                    wanted: entry.id.clone(),
+                    wanted: Box::new(entry.id.clone()),
                 });
             }
         }
@@ -305,7 +305,7 @@ mod tests {
     use crate::model::Origin;
     use serde_json::Value;
 
-    fn object(kind: &str, name: &str, data: Value) -> RenderedObject {
+    fn object(kind: &str, name: &str, data: &Value) -> RenderedObject {
         let value = json!({
             "apiVersion": "v1", "kind": kind,
             "metadata": {"name": name, "namespace": "shop", "annotations": {}, "labels": null},
@@ -320,14 +320,14 @@ mod tests {
             object(
                 "ConfigMap",
                 "a",
-                json!({"yes": "no", "n": 18_446_744_073_709_551_615u64, "f": 0.25, "e": {}, "l": []}),
+                &json!({"yes": "no", "n": 18_446_744_073_709_551_615u64, "f": 0.25, "e": {}, "l": []}),
             ),
             object(
                 "Role",
                 "system:odd/NAME",
-                json!({"x": "a\r\n\u{0}\u{2028}b", "big": "y".repeat(100_000)}),
+                &json!({"x": "a\r\n\u{0}\u{2028}b", "big": "y".repeat(100_000)}),
             ),
-            object("ConfigMap", &"long-".repeat(50), json!(null)),
+            object("ConfigMap", &"long-".repeat(50), &json!(null)),
         ]
     }
 
@@ -343,7 +343,9 @@ mod tests {
         gzip.finish().unwrap()
     }
 
-    fn members(objects: &[RenderedObject]) -> Vec<(tar::Header, Vec<u8>)> {
+    type Members = Vec<(tar::Header, Vec<u8>)>;
+
+    fn members(objects: &[RenderedObject]) -> Members {
         let member = |(at, object): (usize, &RenderedObject)| {
             let text = yaml::to_string(&object.value).into_bytes();
             (header(&member_name(at, &object.id), text.len() as u64).unwrap(), text)
@@ -391,7 +393,7 @@ mod tests {
         let objects = objects();
         let good = members(&objects);
         let zeros = [0u8; 1024];
-        let with = |change: &dyn Fn(&mut Vec<(tar::Header, Vec<u8>)>)| {
+        let with = |change: &dyn Fn(&mut Members)| {
             let mut members = good.clone();
             change(&mut members);
             layer(&members, &zeros)
@@ -476,7 +478,7 @@ mod tests {
 
     #[test]
     fn what_yaml_would_change_is_not_packed() {
-        let bad = object("ConfigMap", "a", json!({"x": 1.0}));
+        let bad = object("ConfigMap", "a", &json!({"x": 1.0}));
         assert!(matches!(pack(&[bad]), Err(RenderedError::RoundTrip { .. })));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Complete or refused: an image field that names no image is an error that says which one.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use crate::model::{ErrorClass, ImageRef, ObjectId, Origin, RenderedObject, Usage};
@@ -65,13 +67,11 @@ fn describe(places: &[UnresolvableImage]) -> String {
         let Usage { origin, object, field } = &place.usage;
         format!("{origin}: {object}: `{field}`: {}", place.why)
     };
-    match places {
-        [place] => line(place),
-        _ => {
-            let lines: Vec<_> = places.iter().map(|place| format!("\n  {}", line(place))).collect();
-            format!("{} fields name no image:{}", places.len(), lines.concat())
-        }
+    if let [place] = places {
+        return line(place);
     }
+    let lines: Vec<_> = places.iter().map(|place| format!("\n  {}", line(place))).collect();
+    format!("{} fields name no image:{}", places.len(), lines.concat())
 }
 
 impl ImagesError {
@@ -200,7 +200,8 @@ impl Search<'_> {
             }
             Value::Array(items) => {
                 for (at, item) in items.iter().enumerate() {
-                    path.push_str(&format!("[{at}]"));
+                    // Writing into a string cannot fail.
+                    let _ = write!(path, "[{at}]");
                     self.anywhere(item, path);
                     path.truncate(length);
                 }

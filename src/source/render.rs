@@ -55,7 +55,7 @@ pub enum RenderError {
     #[error("{id} stands twice: in {first} and in {second}")]
     Doubled {
         /// The object.
-        id: ObjectId,
+        id: Box<ObjectId>,
         /// Where it stands first.
         first: Origin,
         /// Where it stands again.
@@ -325,7 +325,7 @@ fn refuse_doubled(objects: &[RenderedObject]) -> Result<(), RenderError> {
         let key = (id.group(), id.kind.as_str(), id.namespace.as_deref(), id.name.as_str());
         if let Some(first) = seen.insert(key, &object.origin) {
             return Err(RenderError::Doubled {
-                id: id.clone(),
+                id: Box::new(id.clone()),
                 first: first.clone(),
                 second: object.origin.clone(),
             });

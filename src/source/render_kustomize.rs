@@ -184,7 +184,7 @@ fn looks_remote(entry: &str) -> bool {
     lower.contains([':', '?', '@'])
         || lower.starts_with("github.com")
         || lower.contains("_git/")
-        || lower.split('/').any(|part| part.ends_with(".git"))
+        || format!("{lower}/").contains(".git/")
 }
 
 /// Where an object comes from.

@@ -13,5 +13,7 @@ mod generated;
 mod journey;
 mod layering;
 mod refusals;
+mod render;
 mod site;
 mod support;
+mod yaml;

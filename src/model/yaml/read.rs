@@ -18,7 +18,7 @@ use super::{Document, MAX_DEPTH, MAX_NODES, MAX_REPEATED, YamlError, json};
 pub fn documents(bytes: &[u8]) -> Result<Vec<Document>, YamlError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
-        let line = before.iter().filter(|b| **b == b'\n').count() as u64 + 1;
+        let line = before.split(|b| *b == b'\n').count() as u64;
         let column = before.iter().rev().take_while(|b| **b != b'\n').count() as u64 + 1;
         YamlError { line, column, why: "not UTF-8".to_owned() }
     })?;
@@ -374,6 +374,8 @@ fn merge(
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use serde_json::json;
 
     use super::*;
@@ -453,12 +455,12 @@ mod tests {
         let mut laughs = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
         for n in 1..12 {
             let inner = vec![format!("*a{}", n - 1); 9].join(", ");
-            laughs += &format!("a{n}: &a{n} [{inner}]\n");
+            let _ = writeln!(laughs, "a{n}: &a{n} [{inner}]");
         }
         assert!(refused(&laughs).contains("more than 4000000 values"), "{}", refused(&laughs));
         let mut deep = "a0: &a0 [x]\n".to_owned();
         for n in 1..200 {
-            deep += &format!("a{n}: &a{n} [*a{}]\n", n - 1);
+            let _ = writeln!(deep, "a{n}: &a{n} [*a{}]", n - 1);
         }
         assert!(refused(&deep).contains("nested deeper than 120"));
         assert!(documents("[".repeat(100_000).as_bytes()).is_err());

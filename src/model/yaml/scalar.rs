@@ -109,10 +109,11 @@ fn float(text: &str) -> Option<Scalar> {
 /// A float as it looks after Go has written it as JSON and read it again: whole numbers that
 /// an `int64` holds become integers. `None` for what JSON has no number for.
 pub(super) fn float_value(number: f64) -> Option<Value> {
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    if number.fract() == 0.0 && (-LIMIT..LIMIT).contains(&number) {
-        #[expect(clippy::cast_possible_truncation, reason = "whole and within the range of i64")]
-        return Some(Value::Number((number as i64).into()));
+    // Both languages write the fewest digits that mean this float, and zeros up to the point.
+    if number.fract() == 0.0
+        && let Ok(whole) = number.to_string().parse::<i64>()
+    {
+        return Some(Value::Number(whole.into()));
     }
     Number::from_f64(number).map(Value::Number)
 }
@@ -179,6 +180,8 @@ fn go_shortest(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -242,8 +245,10 @@ mod tests {
     fn whole_floats_become_integers_as_in_json() {
         assert_eq!(float_value(1e6), Some(1_000_000.into()));
         assert_eq!(float_value(-0.0), Some(0.into()));
-        assert_eq!(float_value(0.5), Some(serde_json::json!(0.5)));
-        assert_eq!(float_value(1e20), Some(serde_json::json!(1e20)));
+        assert_eq!(float_value(123_456_789_012_345_678.0), Some(123_456_789_012_345_680i64.into()));
+        assert_eq!(float_value(-9_223_372_036_854_775_808.0), Some(json!(-9_223_372_036_854_775_808.0)));
+        assert_eq!(float_value(0.5), Some(json!(0.5)));
+        assert_eq!(float_value(1e20), Some(json!(1e20)));
         assert_eq!(float_value(f64::NAN), None);
     }
 }

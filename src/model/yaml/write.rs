@@ -140,16 +140,9 @@ fn is_literal(text: &str) -> bool {
 }
 
 fn literal(out: &mut String, text: &str, indent: usize) {
-    let body = match text.strip_suffix('\n') {
-        Some(body) => {
-            out.push('|');
-            body
-        }
-        None => {
-            out.push_str("|-");
-            text
-        }
-    };
+    let body = text.strip_suffix('\n');
+    out.push_str(if body.is_some() { "|" } else { "|-" });
+    let body = body.unwrap_or(text);
     for line in body.split('\n') {
         out.push('\n');
         if !line.is_empty() {
@@ -168,8 +161,12 @@ fn quoted(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            ' '..='~' | '\u{a1}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' => out.push(c),
-            '\u{e000}'..='\u{fefe}' | '\u{ff00}'..='\u{fffd}' | '\u{10000}'.. => out.push(c),
+            ' '..='~'
+            | '\u{a1}'..='\u{2027}'
+            | '\u{202a}'..='\u{d7ff}'
+            | '\u{e000}'..='\u{fefe}'
+            | '\u{ff00}'..='\u{fffd}'
+            | '\u{10000}'.. => out.push(c),
             _ => {
                 let code = u32::from(c);
                 // Writing into a string cannot fail.
