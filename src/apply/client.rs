@@ -22,6 +22,8 @@ use crate::fsio::limits;
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long one answer may take: an admission webhook may take 30 s.
 const ANSWER: Duration = Duration::from_mins(1);
+/// How long it may take where the caller has little patience.
+const QUICK_ANSWER: Duration = Duration::from_secs(10);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Warnings of one answer that are kept.
@@ -397,9 +399,10 @@ impl Cluster {
     /// One call, tried again for up to `patience` while the failure is a passing one.
     pub(super) async fn call(&self, call: &Call, patience: Duration) -> Result<Answer, CallError> {
         let deadline = Instant::now() + patience;
+        let limit = if patience < QUICK_ANSWER { QUICK_ANSWER } else { ANSWER };
         let mut pause = Duration::from_millis(100);
         loop {
-            let error = match self.once(call).await {
+            let error = match self.once(call, limit).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -420,10 +423,10 @@ impl Cluster {
         }
     }
 
-    async fn once(&self, call: &Call) -> Result<Answer, CallError> {
-        match tokio::time::timeout(ANSWER, self.exchange(call)).await {
+    async fn once(&self, call: &Call, limit: Duration) -> Result<Answer, CallError> {
+        match tokio::time::timeout(limit, self.exchange(call)).await {
             Ok(result) => result,
-            Err(_) => Err(CallError::Transport(format!("no answer within {} s", ANSWER.as_secs()))),
+            Err(_) => Err(CallError::Transport(format!("no answer within {} s", limit.as_secs()))),
         }
     }
 

@@ -223,7 +223,7 @@ impl<'a> Watch<'a> {
                         self.live.insert(at, object);
                         health
                     }
-                    None => Health::not_found(),
+                    None => gone(&self.seen.objects[at].desired, self.health.get(&at)),
                 };
                 self.health.insert(at, health);
             }
@@ -315,6 +315,19 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// The health of an object that is not there. A Job that asks to be cleaned up once it has ended
+/// may be gone before anybody looks; one that was seen to fail has failed all the same.
+fn gone(desired: &Desired, before: Option<&Health>) -> Health {
+    let is_cleaned_up = desired.id.kind == "Job"
+        && desired.id.group() == "batch"
+        && desired.value["spec"]["ttlSecondsAfterFinished"].is_u64();
+    match before {
+        Some(health) if health.state == State::Failed => health.clone(),
+        _ if is_cleaned_up => Health::current("has ended and was cleaned up"),
+        _ => Health::not_found(),
+    }
+}
+
 /// The health of an object, with what the object alone does not say: a claim of a class that
 /// binds at first use is as it should be until a pod uses it, and then the pod tells.
 pub(super) async fn judge(cluster: &Cluster, group: &str, kind: &str, object: &Value) -> Health {
@@ -338,6 +351,34 @@ pub(super) async fn judge(cluster: &Cluster, group: &str, kind: &str, object: &V
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jobs_that_clean_up_after_themselves_are_done() {
+        let desired = |value: Value| Desired {
+            id: ObjectId {
+                api_version: "batch/v1".into(),
+                kind: "Job".into(),
+                namespace: Some("shop".into()),
+                name: "j".into(),
+            },
+            origin: Origin { file: "j.yaml".into(), line: None },
+            value,
+            resource: Resource {
+                group: "batch".into(),
+                version: "v1".into(),
+                kind: "Job".into(),
+                plural: "jobs".into(),
+                namespaced: true,
+                applicable: true,
+            },
+            place: super::super::order::place("batch", "Job"),
+        };
+        let brief = desired(serde_json::json!({"spec": {"ttlSecondsAfterFinished": 0}}));
+        assert_eq!(gone(&brief, None).state, State::Current);
+        let failed = Health { state: State::Failed, message: "BackoffLimitExceeded".into() };
+        assert_eq!(gone(&brief, Some(&failed)), failed);
+        assert_eq!(gone(&desired(serde_json::json!({"spec": {}})), None).state, State::NotFound);
+    }
 
     #[test]
     fn the_report_names_what_is_in_the_way() {

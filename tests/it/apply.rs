@@ -1,5 +1,6 @@
 //! Releases on a real control plane: what is created, changed, left alone, pruned, gone back to.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -210,6 +211,7 @@ spec:
         properties: {spec: {type: object, properties: {size: {type: integer}}}}
 "#;
 
+#[expect(clippy::too_many_lines, reason = "one release's life, told in order")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_comes_changes_goes_and_comes_back() {
     let api = connect().await;
@@ -366,6 +368,22 @@ data: {a: \"1\"}
     assert_eq!(kube.kubectl(&["get", "secret", "b", "-n", "cut"]).code, 1);
 }
 
+/// Cuts the line at the twentieth object, and mends it two seconds later.
+struct Cutter(Arc<AtomicBool>, AtomicUsize);
+
+impl Progress for Cutter {
+    fn event(&self, event: Event) {
+        if matches!(event, Event::Item(_)) && self.1.fetch_add(1, SeqCst) == 20 {
+            self.0.store(true, SeqCst);
+            let line = self.0.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                line.store(false, SeqCst);
+            });
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_is_cut_midway_is_waited_out() {
     let kube = cluster::control_plane();
@@ -378,27 +396,15 @@ async fn a_line_that_is_cut_midway_is_waited_out() {
     let api = apply::connect(&ClusterTarget { kubeconfig: Some(kubeconfig), context: None }).await.unwrap();
     let mut yaml = "apiVersion: v1\nkind: Namespace\nmetadata: {name: line}\n".to_owned();
     for n in 0..40 {
-        yaml += &format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}, namespace: line}}\n");
+        let document =
+            format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}, namespace: line}}\n");
+        yaml.push_str(&document);
     }
     let (first, plan) = seen(&api, release("line", "1", &yaml)).await;
     // The line goes when the twentieth object is there, and comes back after two seconds.
-    struct Cutter(Arc<std::sync::atomic::AtomicBool>, std::sync::atomic::AtomicUsize);
-    impl Progress for Cutter {
-        fn event(&self, event: Event) {
-            use std::sync::atomic::Ordering::SeqCst;
-            if matches!(event, Event::Item(_)) && self.1.fetch_add(1, SeqCst) == 20 {
-                self.0.store(true, SeqCst);
-                let line = self.0.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_secs(2)).await;
-                    line.store(false, SeqCst);
-                });
-            }
-        }
-    }
-    let cutter = Cutter(line.switch(), Default::default());
+    let cutter = Cutter(line.switch(), AtomicUsize::new(0));
     apply::execute(&api, &first, &plan, &mut Unrecorded, &cutter).await.unwrap();
-    assert!(cutter.1.load(std::sync::atomic::Ordering::SeqCst) >= 41);
+    assert!(cutter.1.load(SeqCst) >= 41);
     assert_eq!(versions("line", "configmap").len(), 40);
 
     // While it stays cut, waiting goes on until its time is over, and says why.
@@ -570,6 +576,46 @@ async fn finished_jobs_run_again_and_running_ones_stay() {
     assert_ne!(uid(), before);
     let image = kube.get(&["job", "migrate"])["spec"]["template"]["spec"]["containers"][0]["image"].clone();
     assert_eq!(image, "fleetpack.test/m:2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_takes_the_set_over() {
+    let api = connect().await;
+    let kube = cluster::control_plane();
+    let yaml = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: handed-over, namespace: fleetpack-system}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: handed-over, namespace: fleetpack-system}
+";
+    // kubectl takes members in the parent's own namespace alone.
+    let folder = tempfile::tempdir().unwrap();
+    kube.put(
+        folder.path(),
+        "{apiVersion: v1, kind: Namespace, metadata: {name: fleetpack-system}}",
+        &["--server-side"],
+    );
+    applied(&api, release("handover", "1", yaml)).await;
+    let file = folder.path().join("kept.yaml");
+    std::fs::write(&file, yaml.split("---").next().unwrap()).unwrap();
+    let take_over = || {
+        let mut kubectl = crate::support::testbed::tool("kubectl", folder.path());
+        kubectl.env("KUBECTL_APPLYSET", "true").env("KUBECONFIG", &kube.kubeconfig);
+        kubectl.args(["apply", "-n", "fleetpack-system", "--server-side", "--force-conflicts", "--prune"]);
+        kubectl.args(["--applyset=configmap/fleetpack-handover", "-f"]).arg(&file);
+        crate::support::command::run(&mut kubectl)
+    };
+    // Ours until its owner is changed.
+    take_over().refused(1, &["fleetpack"]);
+    let parent = ["annotate", "--overwrite", "configmap", "fleetpack-handover", "-n", "fleetpack-system"];
+    kube.kubectl(&[&parent[..], &["applyset.kubernetes.io/tooling=kubectl/v1.36"]].concat()).ok();
+    let said = take_over().ok().stdout;
+    assert!(said.contains("secret/handed-over pruned"), "{said}");
+    assert_eq!(kube.kubectl(&["get", "configmap", "handed-over", "-n", "fleetpack-system"]).code, 0);
+    assert_eq!(kube.kubectl(&["get", "secret", "handed-over", "-n", "fleetpack-system"]).code, 1);
 }
 
 mod refusals {
