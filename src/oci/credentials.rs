@@ -41,7 +41,7 @@ const HELPER_OUTPUT: u64 = 1 << 20;
 pub(super) enum Login {
     /// A user and a password.
     Basic { user: String, password: String },
-    /// An OAuth2 refresh token, which a token server takes (`identitytoken`).
+    /// A refresh token, which a token server takes (`identitytoken`).
     Identity(String),
     /// A bearer token, used as it is (`registrytoken`).
     Bearer(String),
@@ -78,6 +78,9 @@ struct AuthFile {
     store: Option<String>,
 }
 
+/// What a helper said: a login, that it has none, or why it failed.
+type Said = std::result::Result<Option<Login>, String>;
+
 /// The credentials that there are.
 #[derive(Default)]
 pub struct Credentials {
@@ -85,7 +88,7 @@ pub struct Credentials {
     missing: Vec<PathBuf>,
     helper_dirs: Vec<PathBuf>,
     /// What helpers said, by helper and key.
-    asked: Mutex<HashMap<(String, String), std::result::Result<Option<Login>, String>>>,
+    asked: Mutex<HashMap<(String, String), Said>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -168,7 +171,7 @@ impl Credentials {
     }
 
     /// Asks a helper once for each key; the lock also keeps two prompts from standing side by side.
-    async fn ask(&self, helper: &str, registry: &str) -> std::result::Result<Option<Login>, String> {
+    async fn ask(&self, helper: &str, registry: &str) -> Said {
         // Docker's tools store the Hub's login under the address of its old API.
         let key = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
         let mut asked = self.asked.lock().await;
@@ -180,7 +183,7 @@ impl Credentials {
         answer
     }
 
-    async fn run(&self, helper: &str, key: &str) -> std::result::Result<Option<Login>, String> {
+    async fn run(&self, helper: &str, key: &str) -> Said {
         let name = format!("docker-credential-{helper}");
         let program = self
             .helper_dirs
@@ -222,12 +225,6 @@ impl Credentials {
             }
             return Err(format!("{status}{}", if said.is_empty() { said } else { format!(": {said}") }));
         }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            username: String,
-            secret: String,
-        }
         // What stands in the answer is secret: the parser's message quotes none of it.
         let answer: Answer = serde_json::from_slice(&output)
             .map_err(|_| "its answer is not `{Username, Secret}`".to_owned())?;
@@ -237,6 +234,14 @@ impl Credentials {
             Answer { username, secret } => Some(Login::Basic { user: username, password: secret }),
         })
     }
+}
+
+/// What a credential helper answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: String,
 }
 
 /// The keys under which a login may stand, the most specific first.

@@ -168,7 +168,7 @@ impl LayoutSource {
                 let what = format!("manifest `{}`", descriptor.digest);
                 match self.manifest_by_digest(descriptor.digest, &what).and_then(|manifest| manifest.read()) {
                     Ok(manifest) => {
-                        found.extend(manifest.subject.map(|subject| (subject, descriptor.clone())))
+                        found.extend(manifest.subject.map(|subject| (subject, descriptor.clone())));
                     }
                     // Sparse layouts list what they do not hold.
                     Err(error) if error.is_not_found() => {}

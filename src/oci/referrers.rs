@@ -6,8 +6,8 @@
 
 use super::error::Result;
 use super::manifest::RawManifest;
-use super::resolve::side_by_side;
-use super::source::{BlobSource, BoxFuture};
+use super::resolve::{Reads, side_by_side};
+use super::source::BlobSource;
 use crate::model::{Digest, ImageRef, Progress};
 
 /// What cosign appends to `sha256-HEX`.
@@ -51,7 +51,7 @@ pub(super) async fn discover(
         }
         found.push(Referrer { manifest, artifact_type: read.artifact_type, tag: None });
     }
-    let mut probes: Vec<BoxFuture<'_, Result<Option<(String, RawManifest)>>>> = Vec::new();
+    let mut probes: Reads<'_, Option<(String, RawManifest)>> = Vec::new();
     for suffix in SUFFIXES {
         let tag = format!("sha256-{}.{suffix}", subject.hex());
         let Ok(reference) = at.at_tag(&tag) else { continue };
@@ -66,15 +66,12 @@ pub(super) async fn discover(
         if manifest.digest == subject {
             continue;
         }
-        match found.iter_mut().find(|old| old.manifest.digest == manifest.digest) {
-            Some(old) => {
-                old.tag.get_or_insert(tag);
-            }
-            None => {
-                let artifact_type = manifest.read()?.artifact_type;
-                found.push(Referrer { manifest, artifact_type, tag: Some(tag) });
-            }
+        if let Some(old) = found.iter_mut().find(|old| old.manifest.digest == manifest.digest) {
+            old.tag.get_or_insert(tag);
+            continue;
         }
+        let artifact_type = manifest.read()?.artifact_type;
+        found.push(Referrer { manifest, artifact_type, tag: Some(tag) });
     }
     found.sort_by_key(|referrer| referrer.manifest.digest);
     Ok(found)

@@ -30,7 +30,8 @@ struct Mirror {
     #[serde(default)]
     insecure: bool,
     #[serde(default)]
-    pull_from_mirror: Option<PullFromMirror>,
+    #[serde(rename = "pull-from-mirror")]
+    mode: Option<PullFromMirror>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -131,7 +132,7 @@ impl RegistriesConf {
                     )));
                 }
             }
-            entry.prefix = entry.prefix.trim_end_matches('/').to_owned();
+            entry.prefix.truncate(entry.prefix.trim_end_matches('/').len());
             if entry.prefix.is_empty() {
                 if entry.location.is_empty() {
                     return Err(wrong("a `[[registry]]` without `prefix` and `location`".to_owned()));
@@ -152,7 +153,7 @@ impl RegistriesConf {
             if entry.mirrors.iter().any(|mirror| mirror.location.is_empty()) {
                 return Err(wrong(format!("a mirror of `{}` without `location`", readable(&entry.prefix))));
             }
-            if entry.mirror_by_digest_only && entry.mirrors.iter().any(|m| m.pull_from_mirror.is_some()) {
+            if entry.mirror_by_digest_only && entry.mirrors.iter().any(|m| m.mode.is_some()) {
                 return Err(wrong(format!(
                     "`{}` has `mirror-by-digest-only` beside `pull-from-mirror`, wanted one of them",
                     readable(&entry.prefix)
@@ -214,7 +215,7 @@ impl RegistriesConf {
         };
         let mut places = Vec::new();
         for mirror in &entry.mirrors {
-            let mode = match mirror.pull_from_mirror {
+            let mode = match mirror.mode {
                 None if entry.mirror_by_digest_only => PullFromMirror::DigestOnly,
                 mode => mode.unwrap_or_default(),
             };

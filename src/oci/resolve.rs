@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
                 return Err(self.broken(format!("indexes lie more than {INDEX_DEPTH} deep in each other")));
             }
             let taken = self.choose(&children);
-            let mut reads: Vec<BoxFuture<'_, Result<Part>>> = Vec::with_capacity(children.len());
+            let mut reads: Reads<'_, Part> = Vec::with_capacity(children.len());
             for (child, taken) in children.into_iter().zip(taken) {
                 reads.push(if taken {
                     Box::pin(self.child(child, depth))
@@ -303,8 +303,7 @@ impl<'a> Walk<'a> {
         let mut subjects: Vec<Digest> =
             tree.nodes.iter().map(|(raw, _)| raw.digest).filter(|digest| known.insert(*digest)).collect();
         for _ in 0..REFERRER_DEPTH {
-            let mut reads: Vec<BoxFuture<'_, Result<(Digest, Vec<Referrer>)>>> =
-                Vec::with_capacity(subjects.len());
+            let mut reads: Reads<'_, (Digest, Vec<Referrer>)> = Vec::with_capacity(subjects.len());
             for subject in std::mem::take(&mut subjects) {
                 reads.push(Box::pin(async move {
                     Ok((subject, discover(self.source, self.image, subject, self.progress).await?))
@@ -351,8 +350,11 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Reads that are to be done side by side.
+pub(super) type Reads<'a, T> = Vec<BoxFuture<'a, Result<T>>>;
+
 /// Several reads at once, with their outcomes in the order in which they were given.
-pub(super) async fn side_by_side<T: Send>(reads: Vec<BoxFuture<'_, Result<T>>>) -> Result<Vec<T>> {
+pub(super) async fn side_by_side<T: Send>(reads: Reads<'_, T>) -> Result<Vec<T>> {
     stream::iter(reads).buffered(PARALLEL).try_collect().await
 }
 

@@ -7,11 +7,12 @@
 
 mod apply;
 mod apply_node;
+mod generated;
 mod git;
 mod git_store;
-mod generated;
 mod journey;
 mod layering;
+mod oci_lies;
 mod refusals;
 mod render;
 mod site;

@@ -33,15 +33,12 @@ pub(super) fn parse(header: &str) -> Vec<Challenge> {
             continue;
         };
         let value = value.trim_start_matches([' ', '\t']);
-        let (value, after) = match value.strip_prefix('"') {
-            Some(quoted) => match unquote(quoted) {
-                Some(found) => found,
-                None => return challenges,
-            },
-            None => {
-                let end = value.find([',', ' ', '\t']).unwrap_or(value.len());
-                (value[..end].to_owned(), &value[end..])
-            }
+        let (value, after) = if let Some(quoted) = value.strip_prefix('"') {
+            let Some(found) = unquote(quoted) else { return challenges };
+            found
+        } else {
+            let end = value.find([',', ' ', '\t']).unwrap_or(value.len());
+            (value[..end].to_owned(), &value[end..])
         };
         let Some(challenge) = challenges.last_mut() else { return challenges };
         challenge.parameters.push((word.to_ascii_lowercase(), value));

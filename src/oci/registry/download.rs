@@ -223,7 +223,7 @@ impl<'a> Download<'a> {
             self.attempt += 1;
             return Ok(());
         }
-        self.registry.transport.give_up(&place.host, &failure.error);
+        place.host.give_up(&failure.error);
         self.failures.push((place.label.clone(), failure.error));
         self.attempt = 1;
         self.at += 1;

@@ -76,6 +76,14 @@ impl Host {
         locked(&self.down).clone()
     }
 
+    /// Remembers that the host never answered, so that nobody waits for it again where there are
+    /// other places.
+    pub fn give_up(&self, error: &OciError) {
+        if let OciError::Unreachable { why, .. } = error {
+            *locked(&self.down) = Some(why.clone());
+        }
+    }
+
     fn login(&self, repository: &str) -> Arc<LoginState> {
         Arc::clone(locked(&self.logins).entry(repository.to_owned()).or_default())
     }
@@ -150,7 +158,7 @@ impl Transport {
                 Ok(value) => return Ok(value),
                 Err(failure) => {
                     if !self.wait(&failure, attempt, attempts, what).await {
-                        self.give_up(host, &failure.error);
+                        host.give_up(&failure.error);
                         return Err(failure.error);
                     }
                     attempt += 1;
@@ -175,14 +183,6 @@ impl Transport {
         true
     }
 
-    /// Remembers a host that never answered, so that nobody waits for it again where there are
-    /// other places.
-    pub fn give_up(&self, host: &Host, error: &OciError) {
-        if let OciError::Unreachable { why, .. } = error {
-            *locked(&host.down) = Some(why.clone());
-        }
-    }
-
     /// Asks, following redirects and logging in where the registry wants that. Any status but
     /// 401 is the caller's to judge.
     pub async fn send(&self, ask: &Ask<'_>) -> std::result::Result<Answer, Failure> {
@@ -199,9 +199,7 @@ impl Transport {
             why: format!("`{}` is no address: {error}", readable(&path)),
         })?;
         if url.origin() != base.origin() {
-            return Err(self
-                .redirect_error(ask.host, ask.what, &url, "the next page lies on another host")
-                .into());
+            return Err(redirect_error(ask.host, ask.what, &url, "the next page lies on another host").into());
         }
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -229,16 +227,10 @@ impl Transport {
                 response = self.follow(ask, &url, &headers, Some(&fresh)).await?;
             }
         }
-        let from = response.url().host_str().map_or_else(
-            || ask.host.name.clone(),
-            |answered| {
-                if response.url().origin() == base.origin() {
-                    ask.host.name.clone()
-                } else {
-                    answered.to_owned()
-                }
-            },
-        );
+        let from = match authority(response.url()) {
+            answered if response.url().origin() != base.origin() => answered,
+            _ => ask.host.name.clone(),
+        };
         if response.headers().get("content-encoding").is_some_and(|value| value != "identity") {
             return Err(OciError::Protocol {
                 host: from,
@@ -265,23 +257,21 @@ impl Transport {
             if !host.insecure {
                 return Ok::<_, Failure>(secure);
             }
-            let mut first = None;
+            let mut whys = Vec::new();
             for url in [secure, address("http")?] {
                 let ping = url.join("/v2/").unwrap_or_else(|_| url.clone());
                 match self.exchange(host, what, &Method::GET, &ping, &HeaderMap::new(), None).await {
                     Ok(_) => return Ok(url),
-                    Err(failure) => {
-                        first = Some(first.map_or_else(
-                            || failure.error.to_string(),
-                            |first: String| format!("over TLS: {first}; over plain HTTP: {}", failure.error),
-                        ))
+                    Err(Failure { error: OciError::Unreachable { why, .. }, .. }) => {
+                        whys.push(format!("over {}: {why}", url.scheme()));
                     }
+                    Err(failure) => return Err(failure),
                 }
             }
             Err(Failure::transient(OciError::Unreachable {
                 host: host.name.clone(),
                 what: what.to_owned(),
-                why: first.unwrap_or_default(),
+                why: whys.join("; "),
             }))
         };
         host.base.get_or_try_init(|| find).await.cloned()
@@ -310,7 +300,7 @@ impl Transport {
                 what: ask.what.to_owned(),
                 why: format!("it redirects to `{}`, which is no address: {error}", readable(target)),
             })?;
-            let refuse = |why| self.redirect_error(ask.host, ask.what, &next, why);
+            let refuse = |why| redirect_error(ask.host, ask.what, &next, why);
             match next.scheme() {
                 "https" => {}
                 "http" if at.scheme() == "http" || ask.host.insecure => {}
@@ -319,18 +309,7 @@ impl Transport {
             }
             at = next;
         }
-        Err(self.redirect_error(ask.host, ask.what, &at, "more than 8 redirects").into())
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as the transport's word")]
-    fn redirect_error(&self, host: &Host, what: &str, target: &Url, why: &'static str) -> OciError {
-        OciError::Redirect {
-            host: host.name.clone(),
-            what: what.to_owned(),
-            // Queries of redirects hold signatures: they are not shown.
-            target: readable(&target.origin().ascii_serialization()),
-            why,
-        }
+        Err(redirect_error(ask.host, ask.what, &at, "more than 8 redirects").into())
     }
 
     /// One request, and the head of its answer.
@@ -343,11 +322,7 @@ impl Transport {
         headers: &HeaderMap,
         login: Option<&HeaderValue>,
     ) -> std::result::Result<Response, Failure> {
-        let authority = url.host_str().map(|name| match url.port() {
-            Some(port) => format!("{name}:{port}"),
-            None => name.to_owned(),
-        });
-        let authority = authority.unwrap_or_default();
+        let authority = authority(url);
         // `docker.io` answers under another name, and its certificates are configured under its own.
         let own = authority == host.name || host.name == "docker.io" && authority == "registry-1.docker.io";
         let name = if own { host.name.clone() } else { authority };
@@ -372,7 +347,8 @@ impl Transport {
     /// The HTTP client for a host. Hosts without certificates of their own share one, and with it
     /// its pool of connections.
     pub fn client(&self, host: &str, insecure: bool) -> Result<Client> {
-        let own: Option<&PathBuf> = self.certs_dirs.iter().find(|folder| folder.join(host).is_dir());
+        let own: Option<&PathBuf> =
+            self.certs_dirs.iter().find(|folder| !host.starts_with('.') && folder.join(host).is_dir());
         let loopback = is_loopback(host);
         let key = match (own, loopback) {
             (Some(_), _) => host,
@@ -407,6 +383,22 @@ impl Transport {
         })?;
         clients.insert(key, client.clone());
         Ok(client)
+    }
+}
+
+/// Host and port of an address, as references write them.
+fn authority(url: &Url) -> String {
+    let name = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
+}
+
+fn redirect_error(host: &Host, what: &str, target: &Url, why: &'static str) -> OciError {
+    OciError::Redirect {
+        host: host.name.clone(),
+        what: what.to_owned(),
+        // Queries of redirects hold signatures: they are not shown.
+        target: readable(&target.origin().ascii_serialization()),
+        why,
     }
 }
 

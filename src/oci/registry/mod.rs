@@ -137,7 +137,7 @@ impl Registry {
         let (what, path) = (what.as_str(), path.as_str());
         self.transport
             .retrying(&place.host, attempts, what, || async move {
-                let ask = self.ask(place, path, Some(ACCEPT_MANIFESTS), what);
+                let ask = Self::ask(place, path, Some(ACCEPT_MANIFESTS), what);
                 let mut answer = self.transport.send(&ask).await?;
                 if answer.status().as_u16() != 200 {
                     return Err(answer.failure(&ask, &self.transport, &place.label).await);
@@ -173,13 +173,7 @@ impl Registry {
             .await
     }
 
-    fn ask<'a>(
-        &self,
-        place: &'a Place,
-        path: &'a str,
-        accept: Option<&'static str>,
-        what: &'a str,
-    ) -> Ask<'a> {
+    fn ask<'a>(place: &'a Place, path: &'a str, accept: Option<&'static str>, what: &'a str) -> Ask<'a> {
         Ask {
             host: &place.host,
             repository: &place.repository,
@@ -202,7 +196,7 @@ impl Registry {
     ) -> Result<bool> {
         self.transport
             .retrying(&place.host, attempts, what, || async move {
-                let ask = Ask { method: Method::HEAD, ..self.ask(place, path, accept, what) };
+                let ask = Ask { method: Method::HEAD, ..Self::ask(place, path, accept, what) };
                 let answer = self.transport.send(&ask).await?;
                 match answer.status().as_u16() {
                     200 if answer.is_html() => {
@@ -260,7 +254,7 @@ impl Registry {
             let page = self
                 .transport
                 .retrying(&place.host, attempts, what, || async move {
-                    let ask = self.ask(place, page_path, Some(media_type::OCI_INDEX), what);
+                    let ask = Self::ask(place, page_path, Some(media_type::OCI_INDEX), what);
                     let mut answer = self.transport.send(&ask).await?;
                     match answer.status().as_u16() {
                         200 => {}
@@ -356,7 +350,14 @@ impl BlobSource for Registry {
                 };
                 match outcome {
                     Ok(manifest) => return Ok(manifest),
-                    Err(error) => failures.push((place.label.clone(), error)),
+                    Err(error) => {
+                        if let Some(next) = places.get(n + 1) {
+                            self.transport
+                                .progress
+                                .note(format!("{what}: {error}; asking {} next", next.label));
+                        }
+                        failures.push((place.label.clone(), error));
+                    }
                 }
             }
             Err(OciError::from_places(&what, failures))
@@ -436,7 +437,7 @@ impl Registry {
         what: &str,
         offset: u64,
     ) -> std::result::Result<Answer, Failure> {
-        let ask = Ask { offset, ..self.ask(place, path, None, what) };
+        let ask = Ask { offset, ..Self::ask(place, path, None, what) };
         let answer = self.transport.send(&ask).await?;
         match answer.status().as_u16() {
             200 | 206 => Ok(answer),

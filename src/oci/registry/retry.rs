@@ -35,11 +35,11 @@ impl Default for RetryPolicy {
             attempts: 5,
             base_delay: Duration::from_millis(500),
             max_delay: Duration::from_secs(15),
-            max_retry_after: Duration::from_secs(60),
+            max_retry_after: Duration::from_mins(1),
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(30),
             floor: 1024,
-            small_body: Duration::from_secs(60),
+            small_body: Duration::from_mins(1),
         }
     }
 }
@@ -55,8 +55,8 @@ impl RetryPolicy {
         let doubled =
             self.base_delay.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(self.max_delay);
         // A freshly keyed hasher is all the randomness that jitter needs.
-        let chance = RandomState::new().hash_one(attempt) % 1000;
-        doubled / 2 + doubled.mul_f64(chance as f64 / 2000.0)
+        let chance = u32::try_from(RandomState::new().hash_one(attempt) % 1000).unwrap_or_default();
+        doubled / 2 + doubled.mul_f64(f64::from(chance) / 2000.0)
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod command;
 pub mod depot;
+pub mod liar;
 pub mod repository;
 pub mod shop;
 pub mod testbed;
