@@ -254,7 +254,7 @@ mod tests {
             (b"\x1f\x8b".iter().copied().chain([7; 600]).collect(), "compressed"),
             (vec![b'x'; 600], "not a tar header at byte 0"),
             (member("p", b'x', b"99 path=x\n"), "impossible length"),
-            (member("p", b'x', &[b'x'; 70_000]), "at most 65536"),
+            (member("p", b'x', &vec![b'x'; 70_000]), "at most 65536"),
         ] {
             let error = read(&bytes).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(want), "{error} lacks {want}");

@@ -12,6 +12,7 @@ mod git;
 mod git_store;
 mod journey;
 mod layering;
+mod oci;
 mod oci_lies;
 mod refusals;
 mod render;

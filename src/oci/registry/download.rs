@@ -219,7 +219,7 @@ impl<'a> Download<'a> {
         self.failed_at = self.offset;
         let last = self.at + 1 == self.places.len();
         let attempts = self.registry.attempts(place, last, &self.what).unwrap_or(1);
-        if self.registry.transport.wait(&failure, self.attempt, attempts, &self.what).await {
+        if self.registry.transport.wait(&failure, self.attempt, attempts).await {
             self.attempt += 1;
             return Ok(());
         }

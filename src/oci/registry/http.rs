@@ -149,7 +149,6 @@ impl Transport {
         &self,
         host: &Host,
         attempts: u32,
-        what: &str,
         mut once: impl FnMut() -> F,
     ) -> Result<T> {
         let mut attempt = 1;
@@ -157,7 +156,7 @@ impl Transport {
             match once().await {
                 Ok(value) => return Ok(value),
                 Err(failure) => {
-                    if !self.wait(&failure, attempt, attempts, what).await {
+                    if !self.wait(&failure, attempt, attempts).await {
                         host.give_up(&failure.error);
                         return Err(failure.error);
                     }
@@ -168,13 +167,13 @@ impl Transport {
     }
 
     /// Waits before the next attempt, if there is to be one.
-    pub async fn wait(&self, failure: &Failure, attempt: u32, attempts: u32, what: &str) -> bool {
+    pub async fn wait(&self, failure: &Failure, attempt: u32, attempts: u32) -> bool {
         if !failure.transient || attempt >= attempts {
             return false;
         }
         let delay = self.policy.delay(attempt, failure.retry_after);
         self.progress.note(format!(
-            "{what}: {}; attempt {} of {attempts} in {:.1} s",
+            "{}; attempt {} of {attempts} in {:.1} s",
             failure.error,
             attempt + 1,
             delay.as_secs_f64()

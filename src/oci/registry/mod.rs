@@ -136,7 +136,7 @@ impl Registry {
         let path = format!("manifests/{reference}");
         let (what, path) = (what.as_str(), path.as_str());
         self.transport
-            .retrying(&place.host, attempts, what, || async move {
+            .retrying(&place.host, attempts, || async move {
                 let ask = Self::ask(place, path, Some(ACCEPT_MANIFESTS), what);
                 let mut answer = self.transport.send(&ask).await?;
                 if answer.status().as_u16() != 200 {
@@ -195,7 +195,7 @@ impl Registry {
         attempts: u32,
     ) -> Result<bool> {
         self.transport
-            .retrying(&place.host, attempts, what, || async move {
+            .retrying(&place.host, attempts, || async move {
                 let ask = Ask { method: Method::HEAD, ..Self::ask(place, path, accept, what) };
                 let answer = self.transport.send(&ask).await?;
                 match answer.status().as_u16() {
@@ -253,7 +253,7 @@ impl Registry {
             let page_path = path.as_str();
             let page = self
                 .transport
-                .retrying(&place.host, attempts, what, || async move {
+                .retrying(&place.host, attempts, || async move {
                     let ask = Self::ask(place, page_path, Some(media_type::OCI_INDEX), what);
                     let mut answer = self.transport.send(&ask).await?;
                     match answer.status().as_u16() {
@@ -352,9 +352,7 @@ impl BlobSource for Registry {
                     Ok(manifest) => return Ok(manifest),
                     Err(error) => {
                         if let Some(next) = places.get(n + 1) {
-                            self.transport
-                                .progress
-                                .note(format!("{what}: {error}; asking {} next", next.label));
+                            self.transport.progress.note(format!("{error}; asking {} next", next.label));
                         }
                         failures.push((place.label.clone(), error));
                     }

@@ -83,7 +83,7 @@ mod tests {
             assert!(delay >= full / 2 && delay <= full, "{attempt}: {delay:?}");
         }
         assert_eq!(policy.delay(1, Some(Duration::from_secs(7))), Duration::from_secs(7));
-        assert_eq!(policy.delay(1, Some(Duration::from_secs(86400))), policy.max_retry_after);
+        assert_eq!(policy.delay(1, Some(Duration::from_hours(24))), policy.max_retry_after);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fleetpack::model::{Event, Progress};
+
 /// A request, as it came.
 #[derive(Debug, Clone)]
 pub struct Asked {
@@ -69,7 +71,7 @@ impl Reply {
     }
 
     /// With this header in place of an earlier one of its name.
-    pub fn header(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn header(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.headers.retain(|(key, _)| key != name);
         self.headers.push((name.to_owned(), value.to_string()));
         self
@@ -177,7 +179,7 @@ fn serve(
     match reply.body {
         Body::Whole(bytes) | Body::Cut(bytes) => writer.write_all(&bytes)?,
         Body::Endless => {
-            let zeros = [0; 65536];
+            let zeros = vec![0; 65536];
             while !stop.load(Ordering::Relaxed) {
                 writer.write_all(&zeros)?;
             }
@@ -194,4 +196,23 @@ fn serve(
         Body::Silence(time) => std::thread::sleep(time),
     }
     Ok(())
+}
+
+/// Keeps the lines that long work told.
+#[derive(Default)]
+pub struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    /// Notes and warnings so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Progress for Notes {
+    fn event(&self, event: Event) {
+        if let Event::Note(line) | Event::Warning(line) = event {
+            self.0.lock().unwrap().push(line);
+        }
+    }
 }
