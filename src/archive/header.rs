@@ -90,7 +90,7 @@ pub fn header(member: Member, size: u64) -> Block {
 /// The size that a found header claims, if it is a number at all.
 #[must_use]
 pub fn claimed_size(block: &Block) -> Option<u64> {
-    Header::from_byte_slice(block).size().ok()
+    Header::from_byte_slice(block).entry_size().ok()
 }
 
 /// The digest in the name of a found header, if it has the shape of a blob's.
@@ -148,7 +148,8 @@ pub fn describe(block: &Block, want: &Block) -> String {
         b'S' => "sparse file",
         _ => "member of an unknown type",
     };
-    let size = header.size().map_or_else(|_| "unreadable size".to_owned(), |size| format!("{size} bytes"));
+    let size =
+        header.entry_size().map_or_else(|_| "unreadable size".to_owned(), |size| format!("{size} bytes"));
     let name_remark = if name.starts_with('/') {
         " (an absolute name)"
     } else if name.split(['/', '\\']).any(|part| part == "..") {

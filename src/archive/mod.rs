@@ -26,3 +26,6 @@ pub use header::Member;
 pub use layout::{Layout, Place};
 pub use stream::{BlobSink, BlobWrite, Discard, Source, StreamReport, stream};
 pub use writer::{Placement, Writer, Written, add_signature};
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::descriptor::{Descriptor, to_json};
 use super::error::{ArchiveError, Result};
-use super::header::{BLOCK, Block, Member, header, padding};
+use super::header::{BLOCK, Block, Member, header};
 use crate::fsio::limits;
 use crate::model::{Digest, media_type};
 
@@ -78,23 +78,24 @@ pub fn arrange(bundles: &mut Vec<Vec<u8>>) -> Result<()> {
 ///
 /// When they do not fit.
 pub fn area(bundles: &[Vec<u8>], release_manifest: &[u8]) -> Result<Vec<u8>> {
-    let mut area = Vec::new();
+    let mut parts = Vec::new();
     for bundle in bundles {
         for content in [&referrer(bundle, release_manifest), bundle] {
             let size = content.len() as u64;
-            area.extend_from_slice(&header(Member::Blob(Digest::of(content)), size));
-            area.extend_from_slice(content);
-            // At most 511 bytes.
-            area.resize(area.len() + usize::try_from(padding(size)).unwrap_or_default(), 0);
+            parts.extend_from_slice(&header(Member::Blob(Digest::of(content)), size));
+            parts.extend_from_slice(content);
+            parts.resize(parts.len().next_multiple_of(512), 0);
         }
     }
-    let used = area.len() as u64;
+    let used = parts.len() as u64;
     let Some(filler) = filler(used) else {
         let why = format!("{} of them take {used} bytes, and {} are reserved", bundles.len(), AREA - BLOCK);
         return Err(ArchiveError::Signatures { why });
     };
-    area.extend_from_slice(&filler);
-    area.resize(AREA as usize, 0);
+    parts.extend_from_slice(&filler);
+    // The filler fits, so what stands before it does.
+    let mut area = vec![0; AREA as usize];
+    area[..parts.len()].copy_from_slice(&parts);
     Ok(area)
 }
 

@@ -164,7 +164,9 @@ impl<'p, 'a> Reader<'p, 'a> {
                 if pass.is_stopped() {
                     return Ok(());
                 }
-                buffer.resize(CHUNK, 0);
+                if buffer.is_empty() {
+                    buffer = vec![0; CHUNK];
+                }
                 let length = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
                 let filled = self.exact(&mut buffer[..length], |end| pass.truncated(place, end));
                 let chunk = Chunk { buffer, length, home: home.clone() };
