@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -94,13 +95,21 @@ impl Store {
     ///
     /// When one of them cannot be read or is not what it was when it came in.
     pub fn releases(&self) -> Result<Vec<StoredRelease>, StoreError> {
-        let mut releases = self
-            .release_digests()?
-            .into_iter()
-            .map(|digest| self.load(digest))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut releases = Vec::new();
+        for digest in self.release_digests()? {
+            match self.load(digest) {
+                Ok(release) => releases.push(release),
+                // A writer may drop a release while this process reads; then its file is gone.
+                Err(_) if !self.record_path(digest).exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
         releases.sort_by_key(|release| (std::cmp::Reverse(release.ingested), release.digest()));
         Ok(releases)
+    }
+
+    pub(super) fn record_path(&self, digest: Digest) -> PathBuf {
+        self.releases_folder().join(format!("{}.json", digest.hex()))
     }
 
     /// Digests of the releases in the store, sorted.
@@ -122,7 +131,7 @@ impl Store {
 
     /// Loads one release; its manifest and document are hashed again, for disks lie.
     pub(super) fn load(&self, digest: Digest) -> Result<StoredRelease, StoreError> {
-        let path = self.releases_folder().join(format!("{}.json", digest.hex()));
+        let path = self.record_path(digest);
         let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
         let bytes = read_small(&path, limits::CONFIG_FILE)?
             .ok_or_else(|| StoreError::NoRelease { wanted: digest.to_string(), there: Vec::new() })?;
@@ -252,7 +261,7 @@ impl StoreWriter {
         bundles.truncate(limits::SIGNATURES);
         let ingested = known.map_or(now, |release| release.ingested);
         let parts = Parts { bundles: &bundles, ..parts };
-        let path = self.releases_folder().join(format!("{}.json", digest.hex()));
+        let path = self.record_path(digest);
         let release =
             assemble(parts, ingested).map_err(|why| StoreError::Damaged { path: path.clone(), why })?;
 

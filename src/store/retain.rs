@@ -118,7 +118,7 @@ impl StoreWriter {
         // 2. The others are releases no more, durably. One that cannot be read goes as well.
         for digest in self.release_digests()?.into_iter().filter(|digest| !keep.contains(digest)) {
             let release = self.load(digest).ok();
-            self.remove(&self.releases_folder().join(format!("{}.json", digest.hex())))?;
+            self.remove(&self.record_path(digest))?;
             retired.releases.push((digest, release));
         }
         let folder = self.releases_folder();

@@ -17,5 +17,7 @@ mod oci_lies;
 mod refusals;
 mod render;
 mod site;
+mod store;
 mod support;
 mod yaml;
+mod trust;
