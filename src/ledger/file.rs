@@ -333,7 +333,7 @@ mod tests {
         refused(&whole.replacen("\"kind\":\"seeded\"", "\"kind\":\"sown\"", 1), 1);
         refused(&whole.replacen('{', "\0", 1), 1);
         refused(&format!("\n{whole}"), 1);
-        refused(&format!("{whole}{}\n", "x".repeat(limits::LEDGER_LINE as usize)), 12);
+        refused(&format!("{whole}{}\n", "x".repeat(1 << 20)), 12);
     }
 
     #[test]

@@ -122,6 +122,7 @@ impl History {
     }
 
     /// All attempts of `name`, the oldest first.
+    #[must_use]
     pub fn history<'a>(&'a self, name: &'a ReleaseName) -> impl DoubleEndedIterator<Item = &'a Attempt> {
         self.attempts.iter().filter(move |attempt| attempt.name == *name)
     }

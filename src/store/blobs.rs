@@ -8,12 +8,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use rustix::fs::{FallocateFlags, fallocate};
-
 use super::error::StoreError;
 use super::open::{Store, StoreWriter};
+use crate::archive::stream::{BlobSink, BlobWrite};
 use crate::fsio::atomic::TEMPORARY_PREFIX;
-use crate::fsio::sync_folder;
+use crate::fsio::{allocate, sync_folder};
 use crate::model::{BlobEntry, Digest};
 
 /// Threads that wait for the disk while the next blobs are written: a sync is waiting, not work.
@@ -133,13 +132,19 @@ impl Shared {
     }
 }
 
-/// Takes blobs into the store. Nothing is promised before [`Ingest::finish`] has come back.
+/// Takes blobs into the store, from several threads. Nothing is promised before [`Ingest::finish`]
+/// has come back. It is the sink that an archive is streamed into.
 pub struct Ingest<'store> {
     store: &'store StoreWriter,
     shared: Arc<Shared>,
-    sender: Option<SyncSender<Written>>,
+    syncers: Mutex<Option<Syncers>>,
+    started: AtomicU64,
+}
+
+/// The threads that sync, and the way to them.
+struct Syncers {
+    sender: SyncSender<Written>,
     threads: Vec<JoinHandle<()>>,
-    started: u64,
 }
 
 /// What an ingest has written.
@@ -155,7 +160,7 @@ impl StoreWriter {
     /// Begins to take blobs in.
     #[must_use]
     pub fn ingest(&self) -> Ingest<'_> {
-        Ingest { store: self, shared: Arc::default(), sender: None, threads: Vec::new(), started: 0 }
+        Ingest { store: self, shared: Arc::default(), syncers: Mutex::default(), started: AtomicU64::new(0) }
     }
 
     /// Takes small blobs in whole, durably: `(media type, bytes)` each. Those that are there are
@@ -165,7 +170,7 @@ impl StoreWriter {
     ///
     /// When one cannot be written.
     pub(super) fn put_all<'a>(&self, contents: impl IntoIterator<Item = &'a [u8]>) -> Result<(), StoreError> {
-        let mut ingest = self.ingest();
+        let ingest = self.ingest();
         for bytes in contents {
             let blob =
                 BlobEntry { digest: Digest::of(bytes), size: bytes.len() as u64, media_type: String::new() };
@@ -181,32 +186,22 @@ impl StoreWriter {
 }
 
 impl Ingest<'_> {
-    /// Whether the store still lacks the blob.
-    #[must_use]
-    pub fn wants(&self, blob: &BlobEntry) -> bool {
-        !self.store.has(blob)
-    }
-
     /// Begins one blob. Whoever writes the bytes hashes them, and commits only what is right.
     ///
     /// # Errors
     ///
     /// When the file cannot be made, there is no room for it, or an earlier blob failed.
-    pub fn begin(&mut self, blob: &BlobEntry) -> Result<BlobWriter, StoreError> {
+    pub fn begin(&self, blob: &BlobEntry) -> Result<BlobWriter, StoreError> {
         self.shared.check()?;
         let target = self.store.blob_path(blob.digest);
-        self.started += 1;
-        let name = format!("{TEMPORARY_PREFIX}{}-{}", std::process::id(), self.started);
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id());
         let path = self.store.blobs_folder().join(name);
         let io = |source| StoreError::Io { what: "write", path: target.clone(), source };
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).map_err(io)?;
         let temporary = Temporary { path, kept: false };
         if blob.size >= RESERVE {
-            match fallocate(&file, FallocateFlags::empty(), 0, blob.size) {
-                // Where the file system cannot reserve, writing finds out.
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-                Err(error) => return Err(io(error.into())),
-            }
+            allocate(&file, blob.size).map_err(io)?;
         }
         let sender = self.sender()?;
         Ok(BlobWriter {
@@ -218,12 +213,14 @@ impl Ingest<'_> {
         })
     }
 
-    fn sender(&mut self) -> Result<SyncSender<Written>, StoreError> {
-        if let Some(sender) = &self.sender {
-            return Ok(sender.clone());
+    fn sender(&self) -> Result<SyncSender<Written>, StoreError> {
+        let mut syncers = self.syncers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(syncers) = &*syncers {
+            return Ok(syncers.sender.clone());
         }
         let (sender, receiver) = sync_channel(WAITING);
         let receiver = Arc::new(Mutex::new(receiver));
+        let mut threads = Vec::new();
         for number in 0..SYNCERS {
             let (receiver, shared) = (Arc::clone(&receiver), Arc::clone(&self.shared));
             let thread = std::thread::Builder::new()
@@ -234,9 +231,9 @@ impl Ingest<'_> {
                     path: self.store.blobs_folder(),
                     source,
                 })?;
-            self.threads.push(thread);
+            threads.push(thread);
         }
-        self.sender = Some(sender.clone());
+        *syncers = Some(Syncers { sender: sender.clone(), threads });
         Ok(sender)
     }
 
@@ -245,7 +242,7 @@ impl Ingest<'_> {
     /// # Errors
     ///
     /// When one of them is not; those that are stay, and a second try passes them over.
-    pub fn finish(mut self) -> Result<Ingested, StoreError> {
+    pub fn finish(self) -> Result<Ingested, StoreError> {
         self.join();
         self.shared.check()?;
         let blobs = self.shared.blobs.load(Ordering::Relaxed);
@@ -256,9 +253,11 @@ impl Ingest<'_> {
         Ok(Ingested { blobs, bytes: self.shared.bytes.load(Ordering::Relaxed) })
     }
 
-    fn join(&mut self) {
-        self.sender = None;
-        for thread in self.threads.drain(..) {
+    fn join(&self) {
+        let syncers = self.syncers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Syncers { sender, threads }) = syncers else { return };
+        drop(sender);
+        for thread in threads {
             if thread.join().is_err() {
                 self.shared.fail(StoreError::Io {
                     what: "sync",
@@ -275,6 +274,31 @@ impl Drop for Ingest<'_> {
     fn drop(&mut self) {
         self.join();
     }
+}
+
+impl BlobSink for Ingest<'_> {
+    fn wants(&self, blob: &BlobEntry) -> io::Result<bool> {
+        Ok(!self.store.has(blob))
+    }
+
+    fn begin(&self, blob: &BlobEntry) -> io::Result<Box<dyn BlobWrite + Send>> {
+        Ok(Box::new(Ingest::begin(self, blob).map_err(into_io)?))
+    }
+}
+
+impl BlobWrite for BlobWriter {
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        BlobWriter::commit(*self).map_err(into_io)
+    }
+}
+
+/// The error as the archive's reader hands it on; what the disk said stays to be recognised.
+fn into_io(error: StoreError) -> io::Error {
+    let kind = match &error {
+        StoreError::Io { source, .. } => source.kind(),
+        _ => ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 fn publish_all(receiver: &Mutex<Receiver<Written>>, shared: &Shared) {
@@ -368,7 +392,7 @@ mod tests {
         let contents: Vec<Vec<u8>> =
             (0..200_u32).map(|n| n.to_le_bytes().repeat((n as usize * 37) % 500)).collect();
         let large = vec![7_u8; 3 << 20];
-        let mut ingest = writer.ingest();
+        let ingest = writer.ingest();
         let mut bytes = 0;
         let mut names = std::collections::BTreeSet::new();
         for content in contents.iter().chain([&large]) {
@@ -395,7 +419,7 @@ mod tests {
     fn what_is_not_committed_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let writer = Store::open_or_create(folder.path(), "test").unwrap();
-        let mut ingest = writer.ingest();
+        let ingest = writer.ingest();
         let mut dropped = ingest.begin(&entry(b"dropped")).unwrap();
         dropped.write_all(b"drop").unwrap();
         drop(dropped);
@@ -430,7 +454,7 @@ mod tests {
     fn a_failed_sync_is_told_and_promises_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let writer = Store::open_or_create(folder.path(), "test").unwrap();
-        let mut ingest = writer.ingest();
+        let ingest = writer.ingest();
         let blob = entry(b"x");
         let mut file = ingest.begin(&blob).unwrap();
         file.write_all(b"x").unwrap();

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use rustix::fs::statvfs;
 
@@ -118,7 +119,7 @@ impl StoreWriter {
         // 2. The others are releases no more, durably. One that cannot be read goes as well.
         for digest in self.release_digests()?.into_iter().filter(|digest| !keep.contains(digest)) {
             let release = self.load(digest).ok();
-            self.remove(&self.record_path(digest))?;
+            remove(&self.record_path(digest))?;
             retired.releases.push((digest, release));
         }
         let folder = self.releases_folder();
@@ -127,7 +128,7 @@ impl StoreWriter {
         self.write_index(&ordered(kept, keep))?;
         // 4. Blobs that nobody needs.
         for (digest, size) in self.blob_files()?.into_iter().filter(|(digest, _)| !needed.contains(digest)) {
-            self.remove(&self.blob_path(digest))?;
+            remove(&self.blob_path(digest))?;
             retired.blobs += 1;
             retired.bytes = retired.bytes.saturating_add(size);
         }
@@ -137,14 +138,14 @@ impl StoreWriter {
         }
         Ok(retired)
     }
+}
 
-    fn remove(&self, path: &std::path::Path) -> Result<(), StoreError> {
-        match fs::remove_file(path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => {
-                Err(StoreError::Io { what: "remove", path: path.to_owned(), source })
-            }
-            _ => Ok(()),
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(StoreError::Io { what: "remove", path: path.to_owned(), source })
         }
+        _ => Ok(()),
     }
 }
 
@@ -166,7 +167,7 @@ mod tests {
         }
     }
 
-    fn random(dice: &mut Dice, number: usize) -> Sample {
+    fn random(dice: &mut Dice, number: u64) -> Sample {
         let images: Vec<(String, String)> = (0..dice.below(5))
             .map(|_| {
                 let blob = dice.below(8);
@@ -182,10 +183,10 @@ mod tests {
             sample.add(&layer, "application/vnd.oci.image.layer.v1.tar+gzip");
         }
         // Sealing anew is what adding a referrer does; a release without images has none.
-        if !images.is_empty() {
-            sample.add_referrer(0, &format!("signature {}", dice.below(4)), None);
-        } else {
+        if images.is_empty() {
             sample = Sample::new("shop", &format!("{number}"), &[]);
+        } else {
+            sample.add_referrer(0, &format!("signature {}", dice.below(4)), None);
         }
         sample
     }
@@ -196,10 +197,10 @@ mod tests {
             let mut dice = Dice(round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let folder = tempfile::tempdir().unwrap();
             let writer = Store::open_or_create(folder.path(), "test").unwrap();
-            let samples: Vec<Sample> = (0..2 + dice.below(5) as usize)
+            let samples: Vec<Sample> = (0..2 + dice.below(5))
                 .map(|number| {
                     let sample = random(&mut dice, number);
-                    sample.ingest(&writer, number as i64);
+                    sample.ingest(&writer, i64::try_from(number).unwrap());
                     sample
                 })
                 .collect();

@@ -222,7 +222,7 @@ impl PublicKey {
 pub(super) fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let io = |source| KeyError::Io { what: "read", path: path.to_owned(), source };
     // Room for all of it at once: a growing vector would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limits::KEY_FILE as usize + 2));
+    let mut bytes = Zeroizing::new(Vec::with_capacity((64 << 10) + 2));
     File::open(path).map_err(io)?.take(limits::KEY_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > limits::KEY_FILE {
         let why = format!("longer than {} bytes, which no key file is", limits::KEY_FILE);

@@ -355,7 +355,7 @@ mod tests {
         assert!(message.contains(&format!("{} (ours.pub)", ours.public().fingerprint())), "{message}");
 
         // Another release's good signature.
-        let error = refused(b"other", &[good.clone()], &keys).to_string();
+        let error = refused(b"other", std::slice::from_ref(&good), &keys).to_string();
         assert!(
             error.contains("signs `sha256:") && error.contains(&Digest::of(b"other").to_string()),
             "{error}"
@@ -413,7 +413,7 @@ mod tests {
         for at in 0..MANIFEST.len() * 8 {
             let mut manifest = MANIFEST.to_vec();
             manifest[at / 8] ^= 1 << (at % 8);
-            refused(&manifest, &[bundle.clone()], &keys);
+            refused(&manifest, std::slice::from_ref(&bundle), &keys);
         }
         let claim = Claim::parse(&bundle).unwrap();
         let text = String::from_utf8(bundle).unwrap();

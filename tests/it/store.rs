@@ -8,9 +8,12 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fleetpack::archive::{self, Head, Release};
+use fleetpack::archive::stream::{Source, StreamReport, stream};
+use fleetpack::archive::{self, ArchiveError, Head, Release, read_head};
+use fleetpack::model::progress::Silent;
 use fleetpack::model::{
-    BlobEntry, Digest, GitContent, GitRef, ImageEntry, ReleaseDocument, RenderedContent, media_type,
+    BlobEntry, Digest, ErrorClass, GitContent, GitRef, ImageEntry, ReleaseDocument, RenderedContent,
+    media_type,
 };
 use fleetpack::store::{Store, StoreWriter};
 use fleetpack::trust::{self, NewKeyPair, Verified};
@@ -19,8 +22,14 @@ use jiff::Timestamp;
 use super::support::command::run;
 use super::support::testbed::{script, testbed, tool};
 
+/// The key of all releases here: making one takes a while.
+fn key() -> &'static NewKeyPair {
+    static KEY: OnceLock<NewKeyPair> = OnceLock::new();
+    KEY.get_or_init(|| NewKeyPair::generate("test.pub", b"").unwrap())
+}
+
 /// A release in the making: blobs by digest, and the images that use them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Draft {
     blobs: BTreeMap<Digest, (BlobEntry, Vec<u8>)>,
     images: Vec<ImageEntry>,
@@ -48,6 +57,34 @@ impl Draft {
             self.add(&blob(digest_of(part)), part["mediaType"].as_str().unwrap());
         }
         let digest = self.add(&manifest_bytes, media_type::OCI_MANIFEST);
+        self.list(reference, digest);
+    }
+
+    /// Makes an image of these layers.
+    fn made_image(&mut self, reference: &str, layers: impl IntoIterator<Item = Vec<u8>>) {
+        let mut layers: Vec<_> = layers.into_iter().collect();
+        // The document lists them in the order in which the manifest does: here by digest.
+        layers.sort_by_cached_key(|layer| Digest::of(layer));
+        let layer = |bytes: &Vec<u8>| {
+            let digest = self.add(bytes, "application/vnd.oci.image.layer.v1.tar");
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": bytes.len(),
+            })
+        };
+        let layers: Vec<_> = layers.iter().map(layer).collect();
+        let config = br#"{"architecture":"amd64","os":"linux"}"#;
+        let config_type = "application/vnd.oci.image.config.v1+json";
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::OCI_MANIFEST,
+            "config": {"mediaType": config_type, "digest": self.add(config, config_type), "size": config.len()},
+            "layers": layers,
+        });
+        let digest = self.add(manifest.to_string().as_bytes(), media_type::OCI_MANIFEST);
+        self.list(reference, digest);
+    }
+
+    fn list(&mut self, reference: &str, digest: Digest) {
         self.images.push(ImageEntry {
             reference: reference.parse().unwrap(),
             digest,
@@ -61,6 +98,29 @@ impl Draft {
 
     /// Signs it and passes it through the one door.
     fn release(&mut self, version: &str) -> Verified<Release> {
+        let document = self.document(version);
+        let bytes = archive::document::to_bytes(&document);
+        let manifest = archive::manifest::build(&document, &bytes).unwrap();
+        let pair = key();
+        let signatures = vec![trust::sign(&manifest, &pair.key).unwrap()];
+        let index_json = archive::index::build(&document, &manifest, &signatures).unwrap();
+        let head = Head { manifest, document: bytes, signatures, index_json, length: 0 };
+        trust::verify(head, std::slice::from_ref(pair.key.public())).unwrap()
+    }
+
+    /// The archive of it, signed, at `path`.
+    fn archive(&mut self, version: &str, path: &Path) {
+        let writer = archive::writer::Writer::create(path, &self.document(version)).unwrap();
+        for (digest, (_, bytes)) in &self.blobs {
+            let mut placement = writer.placement(*digest).unwrap();
+            placement.write(bytes).unwrap();
+            placement.finish().unwrap();
+        }
+        let bundle = trust::sign(writer.manifest(), &key().key).unwrap();
+        writer.finish(&[bundle]).unwrap();
+    }
+
+    fn document(&mut self, version: &str) -> ReleaseDocument {
         let oid = "1".repeat(40);
         let (git, layer) = (format!("git {version}"), format!("layer {version}"));
         let layer_size = layer.len();
@@ -84,7 +144,7 @@ impl Draft {
             };
             (place, blob.digest)
         });
-        let document = ReleaseDocument {
+        ReleaseDocument {
             format: 1,
             requires: Vec::new(),
             name: "shop".parse().unwrap(),
@@ -100,19 +160,11 @@ impl Draft {
             rendered: RenderedContent { manifest, layer, objects: Vec::new() },
             images: self.images.clone(),
             blobs,
-        };
-        let bytes = archive::document::to_bytes(&document);
-        let manifest = archive::manifest::build(&document, &bytes).unwrap();
-        static KEY: OnceLock<NewKeyPair> = OnceLock::new();
-        let pair = KEY.get_or_init(|| NewKeyPair::generate("test.pub", b"").unwrap());
-        let signatures = vec![trust::sign(&manifest, &pair.key).unwrap()];
-        let index_json = archive::index::build(&document, &manifest, &signatures).unwrap();
-        let head = Head { manifest, document: bytes, signatures, index_json, length: 0 };
-        trust::verify(head, &[pair.key.public().clone()]).unwrap()
+        }
     }
 
     fn ingest(&self, store: &StoreWriter) {
-        let mut ingest = store.ingest();
+        let ingest = store.ingest();
         for (entry, bytes) in self.blobs.values().filter(|(entry, _)| !store.has(entry)) {
             let mut blob = ingest.begin(entry).unwrap();
             blob.write_all(bytes).unwrap();
@@ -164,6 +216,66 @@ fn skopeo_and_oras_read_the_store_as_a_layout() {
     assert!(found.stdout.contains(media_type::SIGSTORE_BUNDLE), "{}", found.stdout);
 }
 
+/// Streams an archive into the store, as `apply` does it.
+fn apply(archive: &Path, store: &StoreWriter) -> Result<StreamReport, ArchiveError> {
+    let mut source = Source::open(archive)?;
+    let head = read_head(&mut source)?;
+    let release = trust::verify(head, std::slice::from_ref(key().key.public())).unwrap();
+    let ingest = store.ingest();
+    let report = stream(source, &release, &ingest, &Silent)?;
+    let written = ingest.finish().unwrap();
+    assert_eq!((written.blobs, written.bytes), (report.stored, report.stored_bytes));
+    store.record(&release, Timestamp::UNIX_EPOCH).unwrap();
+    Ok(report)
+}
+
+#[test]
+fn an_archive_streams_into_the_store_and_each_blob_is_written_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_or_create(&folder.path().join("store"), "test").unwrap();
+    let mut draft = Draft::default();
+    let layer =
+        |number: u32| Digest::of(&number.to_le_bytes()).as_raw().repeat(if number < 4 { 60_000 } else { 50 });
+    draft.made_image("r.example.com/app:1", (0..120).map(layer));
+    let (one, two) = (folder.path().join("1.tar"), folder.path().join("2.tar"));
+    draft.clone().archive("1", &one);
+    let all = u64::try_from(draft.clone().document("1").blobs.len()).unwrap();
+    let first = apply(&one, &store).unwrap();
+    assert_eq!((first.stored, first.skipped), (all, 0));
+    let again = apply(&one, &store).unwrap();
+    assert_eq!((again.stored, again.skipped), (0, all));
+    // The second release has three blobs of its own: Git, rendered manifest and layer.
+    draft.archive("2", &two);
+    assert_eq!(apply(&two, &store).unwrap().stored, 3);
+    for release in store.releases().unwrap() {
+        store.complete(&release).unwrap();
+        assert!(release.blobs().all(|blob| store.read_blob(blob.digest, 1 << 24).is_ok()));
+    }
+    assert_eq!(store.releases().unwrap().len(), 2);
+}
+
+#[test]
+fn a_tampered_archive_leaves_no_release_and_no_wrong_blob() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_or_create(&folder.path().join("store"), "test").unwrap();
+    let mut draft = Draft::default();
+    draft.made_image("r.example.com/app:1", (0..20_u32).map(|number| number.to_le_bytes().repeat(3000)));
+    let path = folder.path().join("1.tar");
+    draft.archive("1", &path);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() - 30_000;
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = apply(&path, &store).unwrap_err();
+    assert!(matches!(error, ArchiveError::Digest { .. }), "{error}");
+    assert_eq!(error.class(), ErrorClass::Refused);
+    assert!(store.releases().unwrap().is_empty());
+    for entry in fs::read_dir(store.folder().join("blobs/sha256")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        store.read_blob(Digest::from_hex(&name).expect("no temporary file"), 1 << 24).unwrap();
+    }
+}
+
 const CHILD: &str = "FLEETPACK_TEST_STORE_CHILD";
 
 /// What the killed process does: ingests blobs and records releases, for ever.
@@ -210,7 +322,7 @@ fn a_writer_killed_at_any_time_leaves_whole_releases_and_no_rubbish() {
         // Somewhere in the second or third release that it records.
         let before = newest(&path);
         let begun = Instant::now();
-        while newest(&path) == before && begun.elapsed() < Duration::from_secs(120) {
+        while newest(&path) == before && begun.elapsed() < Duration::from_mins(2) {
             std::thread::sleep(Duration::from_millis(2));
         }
         std::thread::sleep(Duration::from_millis(11 * round));
