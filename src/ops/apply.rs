@@ -200,7 +200,7 @@ fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result
     let bundle = release.document.blob(release.document.git.bundle).map_or(0, |blob| blob.size);
     let keep: Vec<Digest> = site.ledger.ran(&release.document.name).into_iter().take(1).collect();
     site.store.check_space(&release.document.blobs, bundle.saturating_mul(2), &keep)?;
-    let sink = site.store.sink();
+    let sink = site.store.ingest();
     let streamed = archives::stream(source, &release, &sink, "taking in", progress.as_ref())?;
     let ingested = sink.finish()?;
     let stored = site.store.record(&release, Timestamp::now())?;

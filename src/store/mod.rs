@@ -14,7 +14,6 @@ mod releases;
 mod retain;
 #[cfg(test)]
 mod samples;
-mod sink;
 
 pub use blobs::{BlobWriter, Ingest, Ingested};
 pub use catalog::{Catalog, CatalogSource, Envelope, Referrer, SignatureBlobs};
@@ -23,4 +22,3 @@ pub use error::StoreError;
 pub use open::{FORMAT, Store, StoreWriter};
 pub use releases::StoredRelease;
 pub use retain::Retired;
-pub use sink::StoreSink;

@@ -23,7 +23,9 @@ fn running(cluster: &Cluster) -> Vec<(String, String)> {
             let mut found: Vec<(String, String)> = pods
                 .iter()
                 .filter(|pod| pod["status"]["phase"] == "Running")
-                .map(|pod| (text(&pod["metadata"]["labels"]["app"]), text(&pod["spec"]["containers"][0]["image"])))
+                .map(|pod| {
+                    (text(&pod["metadata"]["labels"]["app"]), text(&pod["spec"]["containers"][0]["image"]))
+                })
                 .collect();
             found.sort();
             return found;
@@ -61,7 +63,8 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
         run(&mut command)
     };
     let apply = |archive: &Path, more: &[&str]| {
-        let mut arguments = vec!["apply", archive.to_str().unwrap(), "--key", "release.pub", "--timeout", "4m"];
+        let mut arguments =
+            vec!["apply", archive.to_str().unwrap(), "--key", "release.pub", "--timeout", "4m"];
         arguments.extend_from_slice(more);
         site(&arguments)
     };
@@ -81,7 +84,12 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
     command.env("KUBECONFIG", kubeconfig).stdin(fs::File::open(&second).unwrap());
     let _ = run(&mut command).ok();
     assert_eq!(running(cluster), pods("web:2.0"));
-    let greeting = || cluster.kubectl(&["-n", "shop", "get", "configmap", "shop", "-o", "jsonpath={.data.greeting}"]).ok().stdout;
+    let greeting = || {
+        cluster
+            .kubectl(&["-n", "shop", "get", "configmap", "shop", "-o", "jsonpath={.data.greeting}"])
+            .ok()
+            .stdout
+    };
     assert_eq!(greeting(), "no");
 
     // Applying what runs changes nothing.
@@ -104,7 +112,10 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
 
     // Git serves what runs.
     let clone = folder.path().join("clone");
-    run(program("git", folder.path()).args(["clone", "--quiet", &format!("{}/git/shop.git", serve.endpoint)]).arg(&clone)).ok();
+    run(program("git", folder.path())
+        .args(["clone", "--quiet", &format!("{}/git/shop.git", serve.endpoint)])
+        .arg(&clone))
+    .ok();
     assert!(clone.join("deploy/base/shop.yaml").exists());
 }
 
@@ -114,7 +125,10 @@ fn peers_read_the_archive() {
     let folder = tempfile::tempdir().unwrap();
     let shop = Shop::new(folder.path());
     let archive = shop.build("v2");
-    let document = run(shop.fleetpack().arg("inspect").arg(&archive).args(["--key", "release.pub", "--format", "json"])).ok().json();
+    let document =
+        run(shop.fleetpack().arg("inspect").arg(&archive).args(["--key", "release.pub", "--format", "json"]))
+            .ok()
+            .json();
     let images = document["release"]["images"].as_array().unwrap();
     assert_eq!(images.len(), 6, "the manifests of the second release use six references");
 
@@ -143,7 +157,8 @@ fn peers_read_the_archive() {
     let bundle = blob(document["release"]["git"]["bundle"].as_str().unwrap());
     let clone = folder.path().join("clone");
     run(program("git", folder.path()).args(["clone", "--quiet"]).args([&bundle, &clone])).ok();
-    let head = run(program("git", &clone).args(["-C", clone.to_str().unwrap(), "rev-parse", "HEAD"])).ok().stdout;
+    let head =
+        run(program("git", &clone).args(["-C", clone.to_str().unwrap(), "rev-parse", "HEAD"])).ok().stdout;
     assert_eq!(head.trim(), shop.repository.git(&["rev-parse", "v2"]));
 
     // The real cosign verifies the signature over the release manifest, offline, by the public key alone.
@@ -151,10 +166,18 @@ fn peers_read_the_archive() {
     let bundle = fs::read_dir(unpacked.join("blobs/sha256"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| fs::metadata(path).unwrap().len() < 4096 && fs::read_to_string(path).is_ok_and(|text| text.contains("dev.sigstore.bundle.v0.3") && text.contains("messageSignature")))
+        .find(|path| {
+            fs::metadata(path).unwrap().len() < 4096
+                && fs::read_to_string(path).is_ok_and(|text| {
+                    text.contains("dev.sigstore.bundle.v0.3") && text.contains("messageSignature")
+                })
+        })
         .unwrap();
     let mut cosign = shop.tool("cosign3");
-    cosign.args(["verify-blob", "--insecure-ignore-tlog", "--key", "release.pub", "--bundle"]).arg(&bundle).arg(&manifest);
+    cosign
+        .args(["verify-blob", "--insecure-ignore-tlog", "--key", "release.pub", "--bundle"])
+        .arg(&bundle)
+        .arg(&manifest);
     run(&mut cosign).ok();
 
     // Two builds of one revision from one clone give the same bytes, the signature apart.

@@ -19,5 +19,5 @@ mod render;
 mod site;
 mod store;
 mod support;
-mod yaml;
 mod trust;
+mod yaml;

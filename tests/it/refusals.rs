@@ -49,12 +49,18 @@ fn an_image_that_is_not_at_its_registry_names_file_object_and_field() {
     shop.repository.commit("an image that is gone");
     build(&shop, &[]).refused(
         4,
-        &["registry.example.com/shop/gone:1.0", path, "Deployment shop/api", "spec.template.spec.containers[0].image"],
+        &[
+            "registry.example.com/shop/gone:1.0",
+            path,
+            "Deployment shop/api",
+            "spec.template.spec.containers[0].image",
+        ],
     );
     // One that cannot be an image at all.
     shop.repository.write(path, text.replace("shop/api:1.0", "shop/api:${TAG}"));
     shop.repository.commit("a template's leftovers");
-    build(&shop, &[]).refused(4, &["${TAG}", path, "Deployment shop/api", "spec.template.spec.containers[0].image"]);
+    build(&shop, &[])
+        .refused(4, &["${TAG}", path, "Deployment shop/api", "spec.template.spec.containers[0].image"]);
     nothing_left(&shop);
 }
 
@@ -62,7 +68,8 @@ fn an_image_that_is_not_at_its_registry_names_file_object_and_field() {
 fn a_registry_that_wants_other_credentials() {
     let folder = tempfile::tempdir().unwrap();
     let shop = shop(folder.path());
-    let closed = crate::support::testbed::Registry::up(&folder.path().join("closed"), &["--htpasswd", "me:secret"]);
+    let closed =
+        crate::support::testbed::Registry::up(&folder.path().join("closed"), &["--htpasswd", "me:secret"]);
     closed.configure(folder.path(), &[crate::support::shop::HOST]);
     build(&shop, &[]).refused(1, &["registry.example.com", "credentials"]);
     // The wrong ones are no better than none.
@@ -85,7 +92,8 @@ fn manifests_that_cannot_be_used() {
         "fleetpack.yaml",
         "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: shop}\nsources: [{path: plain}]\n",
     );
-    shop.repository.write("plain/broken.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n data: {x: 1}\n");
+    shop.repository
+        .write("plain/broken.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n data: {x: 1}\n");
     shop.repository.commit("broken");
     let ended = build(&shop, &[]).refused(1, &["plain/broken.yaml"]);
     assert!(ended.stderr.contains("line 5") || ended.stderr.contains("broken.yaml:5"), "{}", ended.stderr);
@@ -96,7 +104,10 @@ fn manifests_that_cannot_be_used() {
     assert!(matches!(ended.code, 1 | 4), "{ended:?}");
     assert!(ended.stderr.contains("no objects") || ended.stderr.contains("empty"), "{}", ended.stderr);
 
-    shop.repository.write("fleetpack.yaml", "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: shop}\nimage: x\n");
+    shop.repository.write(
+        "fleetpack.yaml",
+        "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: shop}\nimage: x\n",
+    );
     shop.repository.commit("an unknown field");
     build(&shop, &[]).refused(1, &["fleetpack.yaml", "image"]);
     nothing_left(&shop);
@@ -106,7 +117,8 @@ fn manifests_that_cannot_be_used() {
 fn outputs_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let shop = shop(folder.path());
-    run(shop.fleetpack().args(["build", "shop", "-o", "no/such/folder/out.tar"])).refused(1, &["no/such/folder"]);
+    run(shop.fleetpack().args(["build", "shop", "-o", "no/such/folder/out.tar"]))
+        .refused(1, &["no/such/folder"]);
     run(shop.fleetpack().args(["build", "shop", "-o", "/proc/out.tar"])).refused(1, &["/proc"]);
     nothing_left(&shop);
 }
@@ -114,7 +126,13 @@ fn outputs_that_cannot_be_written() {
 /// Runs `command` with `folder` on a file system of `kilobytes`, in a mount namespace of its own.
 fn on_a_small_disk(command: &Command, folder: &Path, kilobytes: u64) -> Ended {
     let mut small = Command::new("unshare");
-    small.args(["--mount", "sh", "-c", "mount -t tmpfs -o size=$1k tmpfs \"$2\" && shift 2 && exec \"$@\"", "sh"]);
+    small.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=$1k tmpfs \"$2\" && shift 2 && exec \"$@\"",
+        "sh",
+    ]);
     small.arg(kilobytes.to_string()).arg(folder).arg(command.get_program()).args(command.get_args());
     small.env_clear().envs(command.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
     if let Some(folder) = command.get_current_dir() {
@@ -156,9 +174,14 @@ fn signatures_and_keys() {
     assert!(unsigned.stderr.contains("unsigned"), "{}", unsigned.stderr);
     run(shop.fleetpack().args(["verify", "out.tar", "--key", "release.pub"])).refused(3, &["no signature"]);
     let store = ["--store", "store"];
-    run(shop.fleetpack().args(["apply", "out.tar", "--key", "release.pub"]).args(store)).refused(3, &["no signature"]);
-    run(shop.fleetpack().args(["apply", archive, "--key", "other.pub"]).args(store)).refused(3, &["other.pub"]);
-    assert!(!folder.path().join("store/blobs").exists() || fs::read_dir(folder.path().join("store/blobs/sha256")).unwrap().next().is_none());
+    run(shop.fleetpack().args(["apply", "out.tar", "--key", "release.pub"]).args(store))
+        .refused(3, &["no signature"]);
+    run(shop.fleetpack().args(["apply", archive, "--key", "other.pub"]).args(store))
+        .refused(3, &["other.pub"]);
+    assert!(
+        !folder.path().join("store/blobs").exists()
+            || fs::read_dir(folder.path().join("store/blobs/sha256")).unwrap().next().is_none()
+    );
 
     // `sign` makes it good; a second key signs beside the first.
     run(shop.fleetpack().args(["sign", "out.tar", "--key", "release.key"])).ok();
@@ -179,13 +202,17 @@ fn archives_that_are_not_what_was_signed() {
     let verify = || run(shop.fleetpack().args(["verify", "bad.tar", "--key", "release.pub"]));
     let piped = || {
         let mut command = shop.fleetpack();
-        command.args(["verify", "-", "--key", "release.pub"]).stdin(fs::File::open(folder.path().join("bad.tar")).unwrap());
+        command
+            .args(["verify", "-", "--key", "release.pub"])
+            .stdin(fs::File::open(folder.path().join("bad.tar")).unwrap());
         run(&mut command)
     };
 
     // Cut short: at every member's boundary would take an hour through the binary (the reader's own
     // tests do that); here at a few of them, from a file and from a pipe.
-    for length in [0, 1, 511, 512, 1536, bytes.len() / 2, bytes.len() - 1025, bytes.len() - 1024, bytes.len() - 1] {
+    for length in
+        [0, 1, 511, 512, 1536, bytes.len() / 2, bytes.len() - 1025, bytes.len() - 1024, bytes.len() - 1]
+    {
         fs::write(folder.path().join("bad.tar"), &bytes[..length]).unwrap();
         verify().refused(3, &["bad.tar"]);
         piped().refused(3, &["standard input"]);

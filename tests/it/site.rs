@@ -10,7 +10,8 @@ use crate::support::command::run;
 use crate::support::depot::Depot;
 
 fn value(cluster: &Cluster, depot: &Depot) -> String {
-    let map = cluster.kubectl(&["-n", &depot.name, "get", "configmap", "depot", "-o", "jsonpath={.data.value}"]);
+    let map =
+        cluster.kubectl(&["-n", &depot.name, "get", "configmap", "depot", "-o", "jsonpath={.data.value}"]);
     map.stdout
 }
 
@@ -44,8 +45,12 @@ fn a_release_is_applied_changed_pruned_and_rolled_back() {
     // The third release pushes out the one that ran longest ago; the last two stay complete.
     depot.apply(&three, &[]).ok();
     let status = depot.site(&["status", "--format", "json"]).ok().json();
-    let kept: Vec<&str> =
-        status["releases"].as_array().unwrap().iter().map(|release| release["version"].as_str().unwrap()).collect();
+    let kept: Vec<&str> = status["releases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|release| release["version"].as_str().unwrap())
+        .collect();
     assert_eq!(kept, ["2", "3"], "{status}");
     assert!(status["releases"].as_array().unwrap().iter().all(|release| release["complete"] == true));
     depot.site(&["rollback"]).ok();
@@ -103,8 +108,21 @@ fn a_namespace_that_is_going_away_is_named() {
     cluster.put(folder.path(), namespace, &[]);
     cluster.kubectl(&["delete", "namespace", "depot-leaving", "--wait=false"]).ok();
     let ended = depot.apply(&one, &[]).refused(1, &["depot-leaving"]);
-    assert!(ended.stderr.contains("terminating") || ended.stderr.contains("being deleted"), "{}", ended.stderr);
-    let release = ["-n", "depot-leaving", "patch", "configmap", "holds", "--type=merge", "-p", r#"{"metadata":{"finalizers":[]}}"#];
+    assert!(
+        ended.stderr.contains("terminating") || ended.stderr.contains("being deleted"),
+        "{}",
+        ended.stderr
+    );
+    let release = [
+        "-n",
+        "depot-leaving",
+        "patch",
+        "configmap",
+        "holds",
+        "--type=merge",
+        "-p",
+        r#"{"metadata":{"finalizers":[]}}"#,
+    ];
     cluster.kubectl(&release).ok();
 }
 
@@ -215,7 +233,10 @@ fn killed_at_every_ledger_step_the_same_command_finishes() {
         assert_eq!(status["unfinished"].as_array().unwrap().len(), 0, "{status}");
         assert!(status["releases"].as_array().unwrap().iter().all(|release| release["complete"] == true));
     }
-    assert!(kills >= 5, "an apply writes at least: seeded, begin, stages, healthy, pruned; killed at {kills}");
+    assert!(
+        kills >= 5,
+        "an apply writes at least: seeded, begin, stages, healthy, pruned; killed at {kills}"
+    );
 }
 
 #[test]
