@@ -1,0 +1,232 @@
+//! HTTP around the protocol: paths, headers, bounded bodies, and streaming what a thread generates.
+
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use futures_util::StreamExt;
+use http::{HeaderValue, Method, StatusCode, header};
+use tokio::sync::mpsc;
+
+use super::GitError;
+use super::answer::{self, Version};
+use super::repository::Repository;
+use crate::model::ReleaseName;
+use crate::seed::server::{Shared, text};
+
+/// The longest request body, inflated: a client that has 300,000 commits to offer.
+const BODY: usize = 16 << 20;
+/// Chunks of an answer that wait for a slow client.
+const WAITING: usize = 4;
+
+/// What is asked of a repository.
+enum Ask {
+    /// `info/refs?service=git-upload-pack`
+    Advertise,
+    /// `git-upload-pack`
+    Upload,
+}
+
+/// Answers a request below `/git/`.
+pub(in crate::seed) async fn answer(shared: &Shared, request: Request) -> Response {
+    match route(request.method(), request.uri().path(), request.uri().query().unwrap_or_default()) {
+        Ok((name, ask)) => match shared.content.repository(&name) {
+            Ok(path) => serve(shared, request, path, ask).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                text(StatusCode::NOT_FOUND, format!("{error}\n"))
+            }
+            Err(error) => {
+                shared.progress.warn(format!("cannot open the repository of `{name}`: {error}"));
+                text(StatusCode::INTERNAL_SERVER_ERROR, "the repository cannot be read\n")
+            }
+        },
+        Err((status, why)) => text(status, why),
+    }
+}
+
+fn route(method: &Method, path: &str, query: &str) -> Result<(ReleaseName, Ask), (StatusCode, &'static str)> {
+    const UNKNOWN: (StatusCode, &str) = (StatusCode::NOT_FOUND, "wanted /git/NAME.git\n");
+    const READ_ONLY: (StatusCode, &str) = (StatusCode::FORBIDDEN, "this repository is read-only\n");
+    let rest = path.strip_prefix("/git/").ok_or(UNKNOWN)?;
+    let (name, rest) = rest.split_once(".git/").ok_or(UNKNOWN)?;
+    let name: ReleaseName = name.parse().map_err(|_| UNKNOWN)?;
+    let service = query.split('&').find_map(|pair| pair.strip_prefix("service="));
+    match (rest, service) {
+        ("info/refs", Some("git-receive-pack")) | ("git-receive-pack", _) => Err(READ_ONLY),
+        ("info/refs", Some("git-upload-pack")) if matches!(*method, Method::GET | Method::HEAD) => {
+            Ok((name, Ask::Advertise))
+        }
+        ("git-upload-pack", _) if *method == Method::POST => Ok((name, Ask::Upload)),
+        ("info/refs" | "git-upload-pack", Some("git-upload-pack")) | ("git-upload-pack", None) => {
+            Err((StatusCode::METHOD_NOT_ALLOWED, "wanted GET for info/refs, POST for git-upload-pack\n"))
+        }
+        ("info/refs" | "HEAD", _) => Err((
+            StatusCode::FORBIDDEN,
+            "only the smart protocol is served: wanted info/refs?service=git-upload-pack\n",
+        )),
+        _ if rest.starts_with("objects/") => {
+            Err((StatusCode::FORBIDDEN, "only the smart protocol is served\n"))
+        }
+        _ => Err(UNKNOWN),
+    }
+}
+
+async fn serve(shared: &Shared, request: Request, path: PathBuf, ask: Ask) -> Response {
+    let version = Version::of(request.headers().get("git-protocol").and_then(|value| value.to_str().ok()));
+    match ask {
+        Ask::Advertise => {
+            let made = tokio::task::spawn_blocking(move || {
+                let repository = Repository::open(&path)?;
+                Ok::<_, GitError>(answer::advertise(&repository, version))
+            });
+            match made.await {
+                Ok(Ok(bytes)) => reply("application/x-git-upload-pack-advertisement", bytes.into()),
+                Ok(Err(error)) => broken(shared, &error.to_string()),
+                Err(error) => broken(shared, &error.to_string()),
+            }
+        }
+        Ask::Upload => match body(request).await {
+            Ok(bytes) => upload(shared, path, version, bytes).await,
+            Err((status, why)) => text(status, why),
+        },
+    }
+}
+
+fn broken(shared: &Shared, why: &str) -> Response {
+    shared.progress.warn(format!("Git: {why}"));
+    text(StatusCode::INTERNAL_SERVER_ERROR, "the repository cannot be read\n")
+}
+
+fn reply(media_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    // What branches name changes with each release: nobody on the way may keep an answer.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0, must-revalidate"));
+    response
+}
+
+/// The whole body, inflated where the client deflated it; bounded both before and after.
+async fn body(request: Request) -> Result<Vec<u8>, (StatusCode, String)> {
+    let encoding = request.headers().get(header::CONTENT_ENCODING).cloned();
+    let expected = request.headers().get(header::CONTENT_TYPE).cloned();
+    if expected.is_none_or(|value| value != "application/x-git-upload-pack-request") {
+        let why = "wanted Content-Type: application/x-git-upload-pack-request\n";
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+    }
+    let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {BODY} bytes\n"));
+    let mut bytes = Vec::new();
+    let mut stream = request.into_body().into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| (StatusCode::BAD_REQUEST, "the request ends early\n".to_owned()))?;
+        if bytes.len() + chunk.len() > BODY {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    match encoding.as_ref().map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(bytes),
+        Some(b"gzip" | b"x-gzip") => {
+            let mut inflated = Vec::new();
+            let limit = BODY as u64 + 1;
+            flate2::read::GzDecoder::new(bytes.as_slice())
+                .take(limit)
+                .read_to_end(&mut inflated)
+                .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}\n")))?;
+            if inflated.len() > BODY { Err(too_large()) } else { Ok(inflated) }
+        }
+        Some(_) => {
+            Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "wanted gzip or no Content-Encoding\n".to_owned()))
+        }
+    }
+}
+
+/// Streams what a thread generates, which stops soon after the client went away.
+async fn upload(shared: &Shared, path: PathBuf, version: Version, request: Vec<u8>) -> Response {
+    let turn = tokio::time::timeout(shared.limits.turn, Arc::clone(&shared.packs).acquire_owned());
+    let Ok(Ok(permit)) = turn.await else {
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many fetches at a time\n");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        return response;
+    };
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(WAITING);
+    let progress = Arc::clone(&shared.progress);
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let given_up = {
+            let sender = sender.clone();
+            move || sender.is_closed()
+        };
+        let mut out = Channel { sender, buffer: Vec::new() };
+        let done = Repository::open(&path)
+            .and_then(|repository| answer::upload(&repository, version, &request, &mut out, &given_up))
+            .and_then(|()| Ok(io::Write::flush(&mut out)?));
+        if let Err(error) = done {
+            if matches!(error, GitError::Broken(_)) {
+                progress.warn(format!("Git: {error}"));
+            }
+            // What was sent is no whole answer: the connection is cut, so that nobody takes it for one.
+            let _ = out.sender.blocking_send(Err(io::Error::other(error.to_string())));
+        }
+    });
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|chunk| (chunk, receiver))
+    });
+    reply("application/x-git-upload-pack-result", Body::from_stream(stream))
+}
+
+/// Hands bytes to the connection in chunks worth sending.
+struct Channel {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl Channel {
+    const CHUNK: usize = 64 << 10;
+}
+
+impl io::Write for Channel {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= Self::CHUNK {
+            io::Write::flush(self)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let chunk = Bytes::from(std::mem::take(&mut self.buffer));
+        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let get = |path: &str, query: &str| route(&Method::GET, path, query);
+        assert!(matches!(get("/git/shop.git/info/refs", "service=git-upload-pack"), Ok((_, Ask::Advertise))));
+        let post = route(&Method::POST, "/git/shop.git/git-upload-pack", "");
+        assert!(matches!(post, Ok((_, Ask::Upload))));
+        for (path, query, status) in [
+            ("/git/shop.git/info/refs", "", StatusCode::FORBIDDEN),
+            ("/git/shop.git/info/refs", "service=git-receive-pack", StatusCode::FORBIDDEN),
+            ("/git/shop.git/objects/info/packs", "", StatusCode::FORBIDDEN),
+            ("/git/shop.git/git-upload-pack", "", StatusCode::METHOD_NOT_ALLOWED),
+            ("/git/../shop.git/info/refs", "service=git-upload-pack", StatusCode::NOT_FOUND),
+            ("/git/..%2fshop.git/info/refs", "service=git-upload-pack", StatusCode::NOT_FOUND),
+            ("/git/shop/info/refs", "service=git-upload-pack", StatusCode::NOT_FOUND),
+            ("/git/shop.git/config", "", StatusCode::NOT_FOUND),
+        ] {
+            assert_eq!(get(path, query).err().map(|(status, _)| status), Some(status), "{path}?{query}");
+        }
+    }
+}
