@@ -94,7 +94,7 @@ impl Depot {
     /// The binary under test, in the depot's folder.
     pub fn fleetpack(&self) -> Command {
         let mut command = fleetpack(&self.folder);
-        command.current_dir(&self.folder).env("KUBECONFIG", &self.kubeconfig);
+        command.current_dir(&self.folder).env("KUBECONFIG", &self.kubeconfig).env("FLEETPACK_TIMEOUT", "2m");
         command
     }
 
@@ -127,10 +127,7 @@ impl Depot {
     /// `fleetpack apply` of an archive, ready to run.
     pub fn apply_command(&self, archive: &Path, more: &[&str]) -> Command {
         let mut command = self.fleetpack();
-        command
-            .args(["apply", "--key", "release.pub", "--store", "store", "--timeout", "2m"])
-            .args(more)
-            .arg(archive);
+        command.args(["apply", "--key", "release.pub", "--store", "store"]).args(more).arg(archive);
         command
     }
 
