@@ -26,6 +26,7 @@ mod order;
 mod plan;
 mod prune;
 mod status;
+mod trial;
 mod trouble;
 mod wait;
 

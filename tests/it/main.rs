@@ -7,6 +7,7 @@
 
 mod apply;
 mod apply_node;
+mod apply_refusals;
 mod generated;
 mod git;
 mod git_store;
