@@ -16,17 +16,23 @@ use super::{Document, MAX_DEPTH, MAX_NODES, MAX_REPEATED, YamlError, json};
 /// When the bytes are not such a stream, say something that readers disagree about, or grow
 /// beyond the bounds.
 pub fn documents(bytes: &[u8]) -> Result<Vec<Document>, YamlError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let before = &bytes[..error.valid_up_to()];
+    let at = |offset: usize, why: &str| {
+        let before = &bytes[..offset];
         let line = before.split(|b| *b == b'\n').count() as u64;
         let column = before.iter().rev().take_while(|b| **b != b'\n').count() as u64 + 1;
-        YamlError { line, column, why: "not UTF-8".to_owned() }
-    })?;
+        YamlError { line, column, why: why.to_owned() }
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| at(error.valid_up_to(), "not UTF-8"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_ascii_start().starts_with(['{', '['])
         && let Some(documents) = json::stream(text)
     {
         return Ok(documents);
+    }
+    // A line that ends for one reader and goes on for another could hide a field in a comment.
+    if let Some(offset) = text.find(['\u{85}', '\u{2028}', '\u{2029}']) {
+        let why = "a character that ends the line in YAML 1.1 and does not in YAML 1.2: write it escaped";
+        return Err(at(offset + bytes.len() - text.len(), why));
     }
     Builder::default().read(text)
 }
@@ -241,6 +247,9 @@ impl Builder {
                 *key = Key::Merge;
                 return Ok(());
             }
+            if span.start.line() != span.end.line() {
+                return Err(error(span, "a key of several lines"));
+            }
             let name = scalar(text, style, tag, span)?.into_key().map_err(|why| error(span, why))?;
             *key = Key::Named(name.clone());
             self.check_new_key(&name, span)?;
@@ -438,6 +447,12 @@ mod tests {
                 "a: 1\n<<: {a: 2}\n",
                 "line 2, column 10: the merge sets `a`, which stands before it with another value: put `<<` first",
             ),
+            (
+                "a: 1 # \u{2028}b: 2\n",
+                "line 1, column 8: a character that ends the line in YAML 1.1 and does not in YAML 1.2: \
+                 write it escaped",
+            ),
+            ("{\"a\n b\": 1}", "line 1, column 2: a key of several lines"),
             ("<<: 1\n", "line 1, column 5: the merge key `<<` wants a mapping or a sequence of mappings"),
         ] {
             assert_eq!(refused(text), want, "{text:?}");
