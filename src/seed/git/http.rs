@@ -160,16 +160,14 @@ async fn upload(shared: &Shared, path: PathBuf, version: Version, request: Vec<u
             let sender = sender.clone();
             move || sender.is_closed()
         };
-        let mut out = Channel { sender, buffer: Vec::new() };
+        let mut out = Channel { sender, buffer: Vec::new(), whole: false };
         let done = Repository::open(&path)
             .and_then(|repository| answer::upload(&repository, version, &request, &mut out, &given_up))
             .and_then(|()| Ok(io::Write::flush(&mut out)?));
-        if let Err(error) = done {
-            if matches!(error, GitError::Broken(_)) {
-                progress.warn(format!("Git: {error}"));
-            }
-            // What was sent is no whole answer: the connection is cut, so that nobody takes it for one.
-            let _ = out.sender.blocking_send(Err(io::Error::other(error.to_string())));
+        match done {
+            Ok(()) => out.whole = true,
+            Err(error @ GitError::Broken(_)) => progress.warn(format!("Git: {error}")),
+            Err(_) => {}
         }
     });
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
@@ -182,6 +180,17 @@ async fn upload(shared: &Shared, path: PathBuf, version: Version, request: Vec<u
 struct Channel {
     sender: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
+    whole: bool,
+}
+
+impl Drop for Channel {
+    /// An answer that is not whole, for whatever reason, ends with a cut connection, so that
+    /// nobody takes it for one that is.
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = self.sender.blocking_send(Err(io::Error::other("the answer is not whole")));
+        }
+    }
 }
 
 impl Channel {

@@ -55,6 +55,8 @@ impl Repository {
         odb.set_pack_cache(|| Box::new(DeltaCache::default()));
         // A generation never changes, so that a look-up that fails needs no second look at the folder.
         odb.refresh_never();
+        // Places of objects in packs are kept from the first look to the last byte.
+        odb.prevent_pack_unload();
         let mut refs = Vec::new();
         for reference in
             repository.references().map_err(GitError::repository)?.all().map_err(GitError::repository)?
