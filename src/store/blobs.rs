@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::open::{Store, StoreWriter};
 use crate::archive::stream::{BlobSink, BlobWrite};
 use crate::fsio::atomic::TEMPORARY_PREFIX;
-use crate::fsio::{allocate, sync_folder};
+use crate::fsio::sync_folder;
 use crate::model::{BlobEntry, Digest};
 
 /// Threads that wait for the disk while the next blobs are written: a sync is waiting, not work.
@@ -20,8 +20,6 @@ use crate::model::{BlobEntry, Digest};
 const SYNCERS: usize = 4;
 /// Blobs that are written and wait for their sync; each holds an open file.
 const WAITING: usize = 64;
-/// From this size on room is reserved first, so that a full disk shows before the work.
-const RESERVE: u64 = 1 << 20;
 
 impl Store {
     /// Where the blob with `digest` lies, or would lie.
@@ -200,9 +198,8 @@ impl Ingest<'_> {
         let io = |source| StoreError::Io { what: "write", path: target.clone(), source };
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).map_err(io)?;
         let temporary = Temporary { path, kept: false };
-        if blob.size >= RESERVE {
-            allocate(&file, blob.size).map_err(io)?;
-        }
+        // No room is set aside: writing into blocks that were reserved took twice as long (ext4), and
+        // whether there is room for all of them was asked before ([`Store::check_space`]).
         let sender = self.sender()?;
         Ok(BlobWriter {
             written: Written { file, temporary, target },
