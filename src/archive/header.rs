@@ -164,7 +164,8 @@ pub fn describe(block: &Block, want: &Block) -> String {
     };
     let differing = differing(block, want);
     if !differing.iter().any(|field| matches!(*field, "name" | "size" | "type")) {
-        found.push_str(&format!(" with another {}", differing.join(", ")));
+        found.push_str(" with another ");
+        found.push_str(&differing.join(", "));
     }
     found
 }
@@ -199,10 +200,10 @@ mod tests {
         let digest = Digest::of(b"x");
         let block = header(Member::Blob(digest), 1234);
         assert_eq!(&block[100..108], b"0000644\0");
-        assert_eq!(&block[108..124], b"0000000\00000000\0");
+        assert_eq!(&block[108..124], *b"0000000\x000000000\x00");
         assert_eq!(&block[124..136], b"00000002322\0");
         assert_eq!(&block[136..148], b"00000000000\0");
-        assert_eq!(&block[156..265], [b"0".as_slice(), &[0; 100], b"ustar\000"].concat());
+        assert_eq!(&block[156..265], [b"0".as_slice(), &[0; 100], b"ustar\x0000"].concat());
         assert!(block[265..].iter().all(|byte| *byte == 0));
         assert!(is_header(&block));
         assert_eq!((claimed_blob(&block), claimed_size(&block)), (Some(digest), Some(1234)));

@@ -94,7 +94,7 @@ pub fn area(bundles: &[Vec<u8>], release_manifest: &[u8]) -> Result<Vec<u8>> {
     };
     parts.extend_from_slice(&filler);
     // The filler fits, so what stands before it does.
-    let mut area = vec![0; AREA as usize];
+    let mut area = vec![0; usize::try_from(AREA).unwrap_or(usize::MAX)];
     area[..parts.len()].copy_from_slice(&parts);
     Ok(area)
 }

@@ -8,6 +8,7 @@
 mod apply;
 mod apply_node;
 mod apply_refusals;
+mod archive;
 mod generated;
 mod git;
 mod git_store;

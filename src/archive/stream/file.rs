@@ -10,7 +10,7 @@ use std::thread;
 use rustix::fs::{Advice, fadvise};
 
 use super::intake::{Pass, parts};
-use super::{BUFFERS, workers};
+use super::{BUFFERS, join, workers};
 use crate::archive::error::{ArchiveError, Result};
 use crate::archive::header::Block;
 use crate::archive::layout::wrong_length;
@@ -28,14 +28,14 @@ pub(super) fn run(pass: &Pass<'_>, file: &File) -> Result<()> {
     }
     // Advice only: what it would do to the speed is all that is lost.
     let _ = fadvise(file, 0, None, Advice::Sequential);
-    read_all(pass, file, pass.small.clone().collect())?;
+    read_all(pass, file, &pass.small.clone().collect::<Vec<_>>())?;
     pass.check_closure()?;
     let mut order: Vec<usize> = pass.large.clone().collect();
     order.sort_by_key(|place| match pass.blobs[*place].size {
         size if size >= LARGE => (u64::MAX - size, *place),
         _ => (u64::MAX, *place),
     });
-    read_all(pass, file, order)?;
+    read_all(pass, file, &order)?;
     let mut trailer = [0; 1024];
     let at = pass.layout.trailer();
     read_exact(file, &mut trailer, at).map_err(|error| match error {
@@ -46,7 +46,7 @@ pub(super) fn run(pass: &Pass<'_>, file: &File) -> Result<()> {
 }
 
 /// Reads the blobs with these numbers on all cores.
-fn read_all(pass: &Pass<'_>, file: &File, order: Vec<usize>) -> Result<()> {
+fn read_all(pass: &Pass<'_>, file: &File, order: &[usize]) -> Result<()> {
     let next = AtomicUsize::new(0);
     let turn = Mutex::new(());
     let workers = workers().min(order.len());
@@ -61,10 +61,7 @@ fn read_all(pass: &Pass<'_>, file: &File, order: Vec<usize>) -> Result<()> {
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join())
-            .fold(Ok(()), |all, one| all.and(one.map_err(|_| ArchiveError::Worker)))
+        join(threads)
     })?;
     pass.outcome()
 }

@@ -11,6 +11,7 @@ mod pipe;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 use super::error::{ArchiveError, Result};
 use super::head::Release;
@@ -159,4 +160,10 @@ pub fn stream(
 /// Threads that hash: the cores that this process may use, within reason.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8)
+}
+
+/// Waits for all of `threads`.
+fn join(threads: Vec<ScopedJoinHandle<'_, ()>>) -> Result<()> {
+    let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+    if ended.iter().all(std::thread::Result::is_ok) { Ok(()) } else { Err(ArchiveError::Worker) }
 }

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use super::intake::{Intake, Pass};
-use super::{BUFFERS, workers};
+use super::{BUFFERS, join, workers};
 use crate::archive::error::{ArchiveError, Result};
 use crate::archive::header::{Block, padding};
 
@@ -95,10 +95,7 @@ pub(super) fn run(pass: &Pass<'_>, source: Box<dyn Read + Send>) -> Result<()> {
             pass.fail(reader.offset, error);
         }
         drop(queue);
-        threads
-            .into_iter()
-            .map(|thread| thread.join())
-            .fold(Ok(()), |all, one| all.and(one.map_err(|_| ArchiveError::Worker)))
+        join(threads)
     })?;
     pass.outcome()
 }

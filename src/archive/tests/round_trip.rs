@@ -129,7 +129,7 @@ fn members_are_found_without_reading_what_stands_before() {
     let fixture = Fixture::new();
     let (_folder, path) = scratch();
     let bundle = b"a signature".to_vec();
-    fixture.write(&path, &[bundle.clone()]).unwrap();
+    fixture.write(&path, std::slice::from_ref(&bundle)).unwrap();
     let (file, head) = ArchiveFile::open(&path).unwrap();
     let release = head.parse().unwrap();
     let members = file.members(&release).unwrap();

@@ -4,6 +4,8 @@ use super::*;
 use crate::archive::{document, manifest};
 use crate::model::{ErrorClass, ReleaseDocument};
 
+type Edit = Box<dyn FnOnce(&mut ReleaseDocument)>;
+
 fn error_of(edit: impl FnOnce(&mut ReleaseDocument)) -> String {
     let mut broken = Fixture::new().document;
     edit(&mut broken);
@@ -15,7 +17,6 @@ fn error_of(edit: impl FnOnce(&mut ReleaseDocument)) -> String {
 #[test]
 fn a_document_keeps_its_rules() {
     let other = Digest::of(b"other");
-    type Edit = Box<dyn FnOnce(&mut ReleaseDocument)>;
     let edit = |edit: fn(&mut ReleaseDocument)| -> Edit { Box::new(edit) };
     let cases: Vec<(Edit, &str)> = vec![
         (edit(|d| d.git.refs.clear()), "names no branch in `git.refs`"),
