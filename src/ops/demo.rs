@@ -3,7 +3,7 @@
 //! A registry and, unless one is given, a one-node cluster come from the project's
 //! `tests/testbed`; the steps themselves are the very functions that the other subcommands call.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -154,6 +154,32 @@ impl Drop for Parts {
     }
 }
 
+/// The pods of the shop, once none is going away any more: name, phase, image.
+async fn pods(kubectl: &Path, kubeconfig: &Path) -> Result<String> {
+    let mut arguments: Vec<OsString> = vec!["--kubeconfig".into(), kubeconfig.into()];
+    arguments.extend(["--namespace", "shop", "get", "pods", "--output", "json"].map(Into::into));
+    let mut rows = String::new();
+    for _ in 0..100 {
+        let answer: serde_json::Value = serde_json::from_str(&run(kubectl, &arguments).await?)
+            .map_err(|error| Error::io("understand the answer of", kubectl, error.into()))?;
+        let items = answer["items"].as_array().cloned().unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        rows = items
+            .iter()
+            .map(|pod| {
+                let (name, phase) = (text(&pod["metadata"]["name"]), text(&pod["status"]["phase"]));
+                format!("  {name:24} {phase:10} {}", text(&pod["spec"]["containers"][0]["image"]))
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        if items.iter().all(|pod| pod["metadata"]["deletionTimestamp"].is_null()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    Ok(rows)
+}
+
 /// Runs the demo.
 ///
 /// # Errors
@@ -204,7 +230,7 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
     let key = keys::generate(&folder.join("release"), "")?;
     let repository = folder.join("shop");
     let git = |arguments: &[&str]| {
-        let mut all: Vec<std::ffi::OsString> = vec!["-C".into(), repository.clone().into()];
+        let mut all: Vec<OsString> = vec!["-C".into(), repository.clone().into()];
         for setting in [
             "user.name=demo",
             "user.email=demo@localhost",
@@ -310,20 +336,8 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
         cluster.join("kubeconfig")
     };
     let cluster = ClusterSettings { kubeconfig: Some(kubeconfig.clone()), context: None };
-    let running = || async {
-        let columns = "custom-columns=POD:.metadata.name,PHASE:.status.phase,IMAGE:.spec.containers[0].image";
-        let arguments = [
-            "--kubeconfig".as_ref(),
-            kubeconfig.as_os_str(),
-            "-n".as_ref(),
-            "shop".as_ref(),
-            "get".as_ref(),
-            "pods".as_ref(),
-            "-o".as_ref(),
-            columns.as_ref(),
-        ];
-        run(&installed.join("bin/kubectl"), arguments).await
-    };
+    let kubectl = installed.join("bin/kubectl");
+    let running = || pods(&kubectl, &kubeconfig);
 
     for archive in &archives {
         say(&format!(

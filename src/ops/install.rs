@@ -178,8 +178,7 @@ pub(super) async fn install(
     let work = async {
         let mut steps = Steps { ledger: &mut site.ledger, attempt };
         apply::execute(cluster, &seen, &plan, &mut steps, progress.as_ref()).await?;
-        let health = apply::wait(cluster, &seen, change.timeout, progress.as_ref()).await?;
-        progress.note(health.to_string());
+        apply::wait(cluster, &seen, change.timeout, progress.as_ref()).await?;
         steps
             .step("healthy")
             .map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
