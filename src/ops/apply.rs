@@ -134,6 +134,10 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         let document = opened.release.document.clone();
         let reason =
             check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
+        // What was to leave the store leaves it before the new release needs the room.
+        if let Some(active) = site.ledger.active(&document.name) {
+            site.retain(&document.name, options.keep, active, progress.as_ref())?;
+        }
         let (release, stored, skipped) =
             seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
         gate(&options, &site.store, &release, progress.as_ref()).await?;

@@ -145,8 +145,7 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(
-                "free space, or drop old releases with `fleetpack gc`; then run the same command again"
-                    .to_owned(),
+                "free space, or keep fewer releases (`--keep 1`); then run the same command again".to_owned(),
             ),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
                 "run the command as the owner of the store, or name another one with `--store`".to_owned(),
@@ -164,9 +163,10 @@ impl StoreError {
             Self::Lock(LockError::Held { .. }) => {
                 Some("wait until it has ended, then run the same command again".to_owned())
             }
-            Self::Space { unit, reclaimable, .. } if *reclaimable > 0 => {
-                Some(format!("dropping old releases (`fleetpack gc`) would free {reclaimable} {unit}"))
-            }
+            Self::Space { unit, reclaimable, .. } if *reclaimable > 0 => Some(format!(
+                "give the store more room, or apply with `--keep 1`: it drops the release before the active one \
+                     first, and frees up to {reclaimable} {unit}"
+            )),
             Self::Space { .. } => {
                 Some("no old release could be dropped: give the store more room".to_owned())
             }
