@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::catalog::Catalog;
 use super::content::{Content, Opened, Snapshot, Unproved, Witness};
 use crate::archive::{ArchiveError, ArchiveFile, Members, Release};
 use crate::model::{Digest, ReleaseName};
+use crate::store::{Catalog, CatalogSource, Envelope};
 use crate::trust::Verified;
 
 /// Blobs that were hashed and found right, or wrong.
@@ -63,8 +63,9 @@ impl ArchiveContent {
         }
         let members = archive.members(release)?;
         let file = members.file().try_clone().map_err(|source| ArchiveError::Read { offset: 0, source })?;
-        let mut catalog = Catalog::default();
-        catalog.add(&release.document);
+        let envelope = Envelope::of(&release.manifest, &release.document_bytes, &release.signatures);
+        let source = CatalogSource { document: &release.document, envelope: Some(&envelope) };
+        let catalog = Catalog::build(&[source]);
         Ok(Self {
             file: Arc::new(file),
             members,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::fsio::Hasher;
 use crate::model::{Digest, ReleaseName};
-use crate::seed::catalog::Catalog;
+use crate::store::Catalog;
 
 /// One state of the content; a request uses one from its first look to its last.
 #[derive(Debug, Default)]

@@ -10,7 +10,6 @@
 //! ever becomes a path of a file.
 
 mod archived;
-mod catalog;
 pub mod content;
 mod gate;
 mod git;

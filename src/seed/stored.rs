@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::catalog::Catalog;
 use super::content::{Content, Opened, Snapshot};
 use crate::ledger;
 use crate::model::{Digest, ReleaseName};
@@ -28,15 +27,9 @@ impl StoreContent {
     /// Reads all releases. Where two give one tag different digests, the one that the ledger's last
     /// `begin` of its name aimed at comes first, then the newest.
     fn read(&self) -> io::Result<Snapshot> {
-        let releases = self.store.releases().map_err(io::Error::other)?;
         let history = ledger::read(self.store.folder()).map_err(io::Error::other)?;
         let targets: Vec<Digest> = history.names().filter_map(|name| history.target(name)).collect();
-        let (first, others): (Vec<_>, Vec<_>) =
-            releases.iter().partition(|release| targets.contains(&release.digest()));
-        let mut catalog = Catalog::default();
-        for release in first.into_iter().chain(others) {
-            catalog.add(release.document());
-        }
+        let catalog = self.store.catalog(&targets).map_err(io::Error::other)?;
         Ok(Snapshot { catalog })
     }
 }

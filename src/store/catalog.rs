@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::archive::signature;
 use crate::model::{BlobEntry, Digest, ImageEntry, ReleaseDocument, media_type};
 
 /// Where the rendered manifests and the release manifest of `NAME` are served: `fleetpack/NAME`.
@@ -19,6 +20,27 @@ pub struct Envelope {
     pub document: BlobEntry,
     /// The signatures.
     pub signatures: Vec<SignatureBlobs>,
+}
+
+impl Envelope {
+    /// The envelope of a release with these bytes.
+    #[must_use]
+    pub fn of(manifest: &[u8], document: &[u8], bundles: &[Vec<u8>]) -> Self {
+        let entry = |bytes: &[u8], media_type: &str| BlobEntry {
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            media_type: media_type.to_owned(),
+        };
+        let signatures = bundles.iter().map(|bundle| SignatureBlobs {
+            manifest: entry(&signature::referrer(bundle, manifest), media_type::OCI_MANIFEST),
+            bundle: entry(bundle, media_type::SIGSTORE_BUNDLE),
+        });
+        Self {
+            manifest: entry(manifest, media_type::OCI_MANIFEST),
+            document: entry(document, media_type::RELEASE),
+            signatures: signatures.collect(),
+        }
+    }
 }
 
 /// One signature as the two blobs that hold it.

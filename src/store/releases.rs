@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Catalog, CatalogSource, Envelope, SignatureBlobs};
+use super::catalog::{Catalog, CatalogSource, Envelope};
 use super::error::StoreError;
 use super::open::{Store, StoreWriter, read_small};
 use crate::archive::{Release, document, manifest, signature};
 use crate::fsio::{limits, write_atomic};
-use crate::model::{BlobEntry, Digest, ReleaseDocument, ReleaseName, media_type};
+use crate::model::{BlobEntry, Digest, ReleaseDocument, ReleaseName};
 use crate::trust::Verified;
 
 /// Format of `releases/HEX.json`.
@@ -323,24 +323,8 @@ fn assemble(parts: Parts<'_>, ingested: Timestamp) -> Result<StoredRelease, Stri
     if manifest::build(&document, parts.document).map_err(said)? != parts.manifest {
         return Err("the release manifest does not follow from its document".to_owned());
     }
-    let signatures = parts
-        .bundles
-        .iter()
-        .map(|bundle| SignatureBlobs {
-            manifest: entry(&signature::referrer(bundle, parts.manifest), media_type::OCI_MANIFEST),
-            bundle: entry(bundle, media_type::SIGSTORE_BUNDLE),
-        })
-        .collect();
-    let envelope = Envelope {
-        manifest: entry(parts.manifest, media_type::OCI_MANIFEST),
-        document: entry(parts.document, media_type::RELEASE),
-        signatures,
-    };
+    let envelope = Envelope::of(parts.manifest, parts.document, parts.bundles);
     Ok(StoredRelease { document, envelope, ingested })
-}
-
-fn entry(bytes: &[u8], media_type: &str) -> BlobEntry {
-    BlobEntry { digest: Digest::of(bytes), size: bytes.len() as u64, media_type: media_type.to_owned() }
 }
 
 #[cfg(test)]

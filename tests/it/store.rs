@@ -19,7 +19,8 @@ use fleetpack::store::{Store, StoreWriter};
 use fleetpack::trust::{self, NewKeyPair, Verified};
 use jiff::Timestamp;
 
-use super::support::command::run;
+use super::support::command::{fleetpack, run};
+use super::support::depot::Server;
 use super::support::testbed::{script, testbed, tool};
 
 /// The key of all releases here: making one takes a while.
@@ -274,6 +275,48 @@ fn a_tampered_archive_leaves_no_release_and_no_wrong_blob() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         store.read_blob(Digest::from_hex(&name).expect("no temporary file"), 1 << 24).unwrap();
     }
+}
+
+/// What clients spell differently leads to one image; releases and their signatures are served too.
+#[test]
+fn clients_find_images_however_they_spell_them() {
+    testbed(&["peers"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut draft = Draft::default();
+    draft.made_image("docker.io/library/web:1.0", [b"web".to_vec()]);
+    draft.made_image("a.example.com/both:1", [b"a".to_vec()]);
+    draft.made_image("b.example.com/both:1", [b"b".to_vec()]);
+    draft.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+    draft.archive("1.0", &path("release.tar"));
+    let store = Store::open_or_create(&path("store"), "test").unwrap();
+    apply(&path("release.tar"), &store).unwrap();
+    drop(store);
+    let digest = |reference: &str| {
+        draft.images.iter().find(|image| image.reference.to_string() == reference).unwrap().digest.to_string()
+    };
+    let mut command = fleetpack(folder.path());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(path("store"));
+    let server = Server::start(&mut command, &path("serve.log"));
+    let host = server.endpoint.strip_prefix("http://").unwrap().to_owned();
+    let crane = |arguments: &[&str]| run(tool("crane", folder.path()).args(arguments));
+    for (name, want) in [
+        ("docker.io/library/web:1.0", "docker.io/library/web:1.0"),
+        ("docker.io/web:1.0", "docker.io/library/web:1.0"),
+        ("library/web:1.0", "docker.io/library/web:1.0"),
+        ("a.example.com/both:1", "a.example.com/both:1"),
+        ("b.example.com/both:1", "b.example.com/both:1"),
+    ] {
+        let found = crane(&["digest", "--insecure", &format!("{host}/{name}")]).ok().stdout;
+        assert_eq!(found.trim(), digest(want), "{name}");
+    }
+    let error = crane(&["digest", "--insecure", &format!("{host}/both:1")]);
+    assert!(error.code != 0, "two registries have a `both`");
+    let release = crane(&["digest", "--insecure", &format!("{host}/fleetpack/shop:1.0-release")]).ok().stdout;
+    let name = format!("{host}/fleetpack/shop@{}", release.trim());
+    let found =
+        run(tool("oras", folder.path()).args(["discover", "--plain-http", "--format", "json", &name])).ok();
+    assert!(found.stdout.contains(media_type::SIGSTORE_BUNDLE), "{}", found.stdout);
 }
 
 const CHILD: &str = "FLEETPACK_TEST_STORE_CHILD";

@@ -21,6 +21,7 @@ use super::content::{Opened, Snapshot};
 use super::server::Shared;
 use crate::fsio::limits;
 use crate::model::Digest;
+use crate::store::Catalog;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -93,13 +94,14 @@ async fn respond(shared: &Shared, request: &Parts) -> Result<Response, Refusal> 
     match route {
         Route::Base | Route::Upload => Ok(answer_bytes(StatusCode::OK, JSON, b"{}".to_vec())),
         Route::Catalog => {
-            let all = catalog.repositories();
+            let all: Vec<String> = catalog.repositories().map(str::to_owned).collect();
             Ok(page(&query, &all, "/v2/_catalog", |part| json!({ "repositories": part })))
         }
         Route::Tags(name) => {
-            let tags = catalog
-                .tags(name.registry.as_deref(), &name.repository)
-                .ok_or_else(|| unknown_name(&name))?;
+            let full = catalog
+                .resolve_repository(name.registry.as_deref(), &name.repository)
+                .ok_or_else(|| unknown_name(&name, catalog))?;
+            let tags: Vec<String> = catalog.tags(full).map(|(tag, _)| tag.to_owned()).collect();
             let path = format!("/v2/{}/tags/list", name.asked);
             Ok(page(&query, &tags, &path, |part| json!({ "name": name.asked, "tags": part })))
         }
@@ -116,10 +118,13 @@ async fn respond(shared: &Shared, request: &Parts) -> Result<Response, Refusal> 
     }
 }
 
-fn unknown_name(name: &Name) -> Refusal {
+fn unknown_name(name: &Name, catalog: &Catalog) -> Refusal {
     let why = match &name.registry {
         Some(registry) => format!("no release holds `{registry}/{}`", name.repository),
-        None => format!("no release holds `{}`", name.repository),
+        None => match catalog.ambiguous(&name.repository) {
+            [] => format!("no release holds `{}`", name.repository),
+            several => format!("`{}` means any of `{}`", name.repository, several.join("`, `")),
+        },
     };
     Refusal::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", why)
 }
@@ -152,7 +157,14 @@ async fn manifest(
         Reference::Digest(digest) => (*digest, digest.to_string()),
         Reference::Tag(tag) => {
             let found = snapshot.catalog.resolve_tag(name.registry.as_deref(), &name.repository, tag);
-            (found.ok_or_else(|| unknown_manifest(name, tag))?, tag.clone())
+            let found = found.ok_or_else(|| {
+                let registry = name.registry.as_deref();
+                match snapshot.catalog.resolve_repository(registry, &name.repository) {
+                    Some(_) => unknown_manifest(name, tag),
+                    None => unknown_name(name, &snapshot.catalog),
+                }
+            })?;
+            (found.digest, tag.clone())
         }
     };
     let entry = snapshot.catalog.manifest(digest).ok_or_else(|| unknown_manifest(name, &asked))?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Refusal, answer_bytes, open, read_whole, route::Name};
 use crate::fsio::limits;
-use crate::model::{Digest, media_type};
+use crate::model::{BlobEntry, Digest, media_type};
 use crate::seed::content::Snapshot;
 use crate::seed::server::Shared;
 
@@ -55,15 +55,17 @@ struct Config {
 pub(super) async fn answer(
     shared: &Shared,
     snapshot: &Snapshot,
-    _name: &Name,
+    name: &Name,
     subject: Digest,
     artifact_type: Option<&str>,
 ) -> Result<Response, Refusal> {
     let mut manifests = Vec::new();
-    for referrer in snapshot.catalog.referrers(subject) {
-        let Some(opened) = open(shared, referrer.digest).await? else { continue };
-        let size = opened.size;
-        let bytes = read_whole(shared, referrer.digest, opened, limits::MANIFEST).await?;
+    let catalog = &snapshot.catalog;
+    let full = catalog.resolve_repository(name.registry.as_deref(), &name.repository);
+    for referrer in full.map_or(&[][..], |full| catalog.referrers(full, subject)) {
+        let BlobEntry { digest, size, media_type } = &referrer.manifest;
+        let Some(opened) = open(shared, *digest).await? else { continue };
+        let bytes = read_whole(shared, *digest, opened, limits::MANIFEST).await?;
         // What the manifest itself says counts; the descriptors that others keep are known to lie.
         let manifest: Manifest = serde_json::from_slice(&bytes).unwrap_or_default();
         let found = manifest
@@ -74,9 +76,9 @@ pub(super) async fn answer(
             continue;
         }
         manifests.push(Descriptor {
-            media_type: referrer.media_type.clone(),
-            digest: referrer.digest,
-            size,
+            media_type: media_type.clone(),
+            digest: *digest,
+            size: *size,
             artifact_type: found,
             annotations: manifest.annotations.unwrap_or_default(),
         });
