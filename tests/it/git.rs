@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
 use fleetpack::fsio::Hasher;
 use fleetpack::model::{Digest, ErrorClass};
-use fleetpack::source::git::{FileMode, GitError, Repository, RevisionKind};
+use fleetpack::source::git::{Dirty, FileMode, GitError, Repository, RevisionKind};
 
 use super::support::command::{program, run};
 use super::support::repository::Repository as Made;
@@ -315,7 +316,7 @@ fn a_dirty_work_tree_is_told() {
     made.write(".gitattributes", "f00 filter=evil\n");
     made.commit("one");
     let repository = Repository::open(&made.path).unwrap();
-    assert_eq!(repository.dirty().unwrap(), Default::default());
+    assert_eq!(repository.dirty().unwrap(), Dirty::default());
     made.write("new", "untracked");
     assert_eq!(repository.dirty().unwrap().count, 0, "untracked files do not count");
     // A configuration that would run programs, in the repository itself.
@@ -375,7 +376,6 @@ fn the_tree_is_listed_read_and_exported() {
     assert_eq!(std::fs::read(out.path().join("bin/folder/a.yaml")).unwrap(), b"a: 1\n");
     assert_eq!(std::fs::read_link(out.path().join("deploy/link")).unwrap(), Path::new("../bin/run"));
     assert!(out.path().join("up").symlink_metadata().is_err());
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(out.path().join("bin/run").metadata().unwrap().permissions().mode() & 0o100, 0o100);
     assert!(matches!(tree.export(out.path()), Err(GitError::Export { .. })), "only into an empty folder");
 }

@@ -84,7 +84,7 @@ fn git_clones_each_generation_and_goes_back() {
     let three = release(folder.path(), &made.path, "main", "3.0");
 
     assert_eq!(current(&root, &name()).unwrap(), None);
-    let first = build_generation(&root, &name(), &[one.clone()]).unwrap();
+    let first = build_generation(&root, &name(), std::slice::from_ref(&one)).unwrap();
     assert_eq!(current(&root, &name()).unwrap(), None, "built is not switched");
     switch(&root, &name(), &first).unwrap();
     assert_eq!(current(&root, &name()).unwrap(), Some(first.clone()));
@@ -173,7 +173,7 @@ fn what_a_cut_left_behind_is_cleared() {
     made.commit("one");
     let one = release(folder.path(), &made.path, "main", "1.0");
     let root = folder.path().join("git");
-    let generation = build_generation(&root, &name(), &[one.clone()]).unwrap();
+    let generation = build_generation(&root, &name(), std::slice::from_ref(&one)).unwrap();
     fs::remove_dir_all(generation.path()).unwrap();
     let half = root.join(format!("shop/.fleetpack-tmp-{}", generation.id()));
     fs::create_dir_all(half.join("objects/pack")).unwrap();
@@ -236,7 +236,7 @@ fn killed_at_any_moment_the_repository_is_whole_and_the_work_goes_on() {
         run(program("git", folder.path()).arg("-C").arg(&link).args(["fsck", "--full", "--strict"])).ok();
     }
     let one = release(folder.path(), &folder.path().join("repo"), "v1.9", "1.9");
-    let generation = build_generation(&root, &name(), &[one.clone()]).unwrap();
+    let generation = build_generation(&root, &name(), std::slice::from_ref(&one)).unwrap();
     switch(&root, &name(), &generation).unwrap();
     prune_generations(&root, &name(), None).unwrap();
     assert_eq!(leftovers(&root), 0);
@@ -256,7 +256,7 @@ impl Victim {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = Made::init(&folder.path().join("repo"));
-        let text: String = (0..300).map(|n| format!("line {n}\n")).collect();
+        let text = (0..300).fold(String::new(), |text, n| text + &format!("line {n}\n"));
         for n in 0..3 {
             made.write("deploy/a.yaml", format!("{text}{n}\n"));
             made.commit("c");
@@ -373,7 +373,7 @@ fn packs_that_lack_something_are_refused() {
         let pack = victim.git_pack(&["--window=0"], &(some.join("\n") + "\n"));
         let error = victim.refuse(&victim.with_pack(&pack));
         assert!(
-            matches!(&error, GitStoreError::History { source: WalkError::Missing { oid, .. }, .. } if oid.to_string() == *missing),
+            matches!(&error, GitStoreError::History { source: WalkError::Missing { oid, .. }, .. } if oid.to_hex().to_string().as_str() == *missing),
             "{error}"
         );
         assert_eq!(error.class(), ErrorClass::Incomplete);
