@@ -51,6 +51,12 @@ pub enum GitError {
         /// What git's rules say about it.
         why: String,
     },
+    /// `HEAD` stands on a branch without commits.
+    #[error("branch `{branch}` has no commit yet")]
+    NoCommit {
+        /// Its full name.
+        branch: String,
+    },
     /// Several things have that name.
     #[error("revision `{revision}` is ambiguous: it names {}", candidates.join(" and "))]
     Ambiguous {

@@ -89,12 +89,8 @@ impl Repository {
             if let Some(name) = head.referent_name() {
                 let name = name.as_bstr().to_str_lossy().into_owned();
                 if name.starts_with("refs/heads/") {
-                    let found = reference(&local, &name).ok_or_else(|| GitError::Unknown {
-                        revision: revision.to_owned(),
-                        path: self.path.clone(),
-                        near_matches: Vec::new(),
-                        why: format!("`{name}` has no commit yet"),
-                    })?;
+                    let found = reference(&local, &name)
+                        .ok_or_else(|| GitError::NoCommit { branch: name.clone() })?;
                     return Ok((RevisionKind::Branch(ref_name(&name)?), found));
                 }
             }

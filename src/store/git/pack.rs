@@ -163,7 +163,9 @@ pub fn import(bundle: &Path, file: File, folder: &Path) -> Result<String, PackEr
             Ok((entry_slice as fn(_, &gix_pack::data::File) -> Option<&[u8]>, pack))
         },
         &mut scan,
-        None,
+        // Deltas here come in long chains, which several threads only take from each other; and what
+        // one thread keeps of a chain is what the bounds were chosen for.
+        Some(1),
         &mut gix::progress::Discard,
         &mut index,
         &AtomicBool::new(false),
