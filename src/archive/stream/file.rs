@@ -1,22 +1,25 @@
-//! A regular file: all cores read and hash, each another blob.
+//! A regular file: all cores hash, each another blob, while the next bytes are read.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::fs::{Advice, fadvise};
 
-use super::intake::{Pass, parts};
+use super::intake::{Intake, Pass, parts};
 use super::{BUFFERS, join, workers};
 use crate::archive::error::{ArchiveError, Result};
 use crate::archive::header::Block;
 use crate::archive::layout::wrong_length;
 
-/// A worker's buffer at most. Each fill is one turn at the medium.
-const TURN: usize = 4 << 20;
+/// A buffer at most. Each fill is one turn at the medium.
+const TURN: usize = 2 << 20;
+/// Some are filled while one is hashed.
+const BUFFERS_OF_PAIR: usize = 4;
 /// Blobs from this size on are begun first, the largest before all, so that no core is left alone
 /// with a large one at the end. Smaller ones follow in the order in which they stand.
 const LARGE: u64 = 64 << 20;
@@ -45,66 +48,131 @@ pub(super) fn run(pass: &Pass<'_>, file: &File) -> Result<()> {
     pass.check_trailer(&trailer)
 }
 
-/// Reads the blobs with these numbers on all cores.
+/// A part of one member, header and padding included, on its way from a reader to its hasher.
+struct Piece<'p, 'a> {
+    place: usize,
+    /// Where it begins in the archive.
+    offset: u64,
+    buffer: Vec<u8>,
+    length: usize,
+    /// With the first piece of a member: where its content goes.
+    intake: Option<Intake<'p, 'a>>,
+}
+
+/// Reads the blobs with these numbers on all cores: for each core a pair of threads, one that reads
+/// ahead and one that hashes.
 fn read_all(pass: &Pass<'_>, file: &File, order: &[usize]) -> Result<()> {
     let next = AtomicUsize::new(0);
     let turn = Mutex::new(());
-    let workers = workers().min(order.len());
-    let work = || {
-        let mut buffer = vec![0; (BUFFERS / workers).min(TURN)];
-        while let Some(place) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if pass.is_stopped() {
-                return;
-            }
-            read_one(pass, file, *place, &mut buffer, &turn);
-        }
-    };
+    let pairs = workers().min(order.len());
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let mut threads = Vec::new();
+        for _ in 0..pairs {
+            let (empty, buffers) = channel();
+            for _ in 0..BUFFERS_OF_PAIR {
+                // The receiver is right here.
+                let _ = empty.send(vec![0; (BUFFERS / pairs / BUFFERS_OF_PAIR).min(TURN)]);
+            }
+            let (full, pieces) = channel();
+            threads.push(scope.spawn(move || hash_pieces(pass, pieces, &empty)));
+            threads.push(scope.spawn(|| {
+                let mut reader = Reader { pass, file, turn: &turn, buffers, full };
+                while let Some(place) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if pass.is_stopped() {
+                        return;
+                    }
+                    if let Err(error) = reader.read(*place) {
+                        pass.fail(pass.layout.blobs[*place].header, error);
+                    }
+                }
+            }));
+        }
         join(threads)
     })?;
     pass.outcome()
 }
 
-fn read_one(pass: &Pass<'_>, file: &File, place: usize, buffer: &mut [u8], turn: &Mutex<()>) {
-    let at = pass.layout.blobs[place];
-    let mut offset = at.header;
-    let mut read = || {
-        let Some(mut intake) = pass.begin(place)? else { return Ok(()) };
-        let end = at.end();
-        while offset < end {
+struct Reader<'p, 'a> {
+    pass: &'p Pass<'a>,
+    file: &'p File,
+    turn: &'p Mutex<()>,
+    buffers: Receiver<Vec<u8>>,
+    full: Sender<Piece<'p, 'a>>,
+}
+
+impl Reader<'_, '_> {
+    /// Reads blob number `place`, unless it is skipped. When the hasher has gone, it has said why.
+    fn read(&mut self, place: usize) -> Result<()> {
+        let pass = self.pass;
+        let mut intake = pass.begin(place)?;
+        if intake.is_none() {
+            return Ok(());
+        }
+        let at = pass.layout.blobs[place];
+        let mut offset = at.header;
+        while offset < at.end() {
+            let Ok(mut buffer) = self.buffers.recv() else { return Ok(()) };
             if pass.is_stopped() {
                 return Ok(());
             }
-            let count = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
-            let chunk = &mut buffer[..count];
+            let length = usize::try_from(at.end() - offset).unwrap_or(usize::MAX).min(buffer.len());
             let filled = {
                 // One thread at a time: a disc or stick reads one place after the other, and from
                 // memory the wait is short beside the hashing.
-                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-                read_exact(file, chunk, offset)
+                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                read_exact(self.file, &mut buffer[..length], offset)
             };
             filled.map_err(|error| match error {
                 Short::End(end) => pass.truncated(place, end),
                 Short::Failed(offset, source) => ArchiveError::Read { offset, source },
             })?;
-            let [header, content, padding] = parts(at.header, at.size, offset, chunk);
-            if offset == at.header {
-                // A buffer is larger than a block, so the first chunk holds the whole header.
-                let mut block: Block = [0; 512];
-                block.copy_from_slice(header);
-                pass.check_header(place, &block)?;
+            let piece = Piece { place, offset, buffer, length, intake: intake.take() };
+            offset += length as u64;
+            if self.full.send(piece).is_err() {
+                return Ok(());
             }
-            intake.take(content)?;
-            offset += count as u64;
-            pass.check_padding(place, padding, offset)?;
         }
-        intake.finish()
-    };
-    let outcome: Result<()> = read();
-    if let Err(error) = outcome {
-        pass.fail(at.header, error);
+        Ok(())
     }
+}
+
+/// Takes pieces as they come, and gives the buffers back.
+fn hash_pieces(pass: &Pass<'_>, pieces: Receiver<Piece<'_, '_>>, empty: &Sender<Vec<u8>>) {
+    let mut current = None;
+    for mut piece in pieces {
+        if pass.is_stopped() {
+            return;
+        }
+        if let Some(first) = piece.intake.take() {
+            current = Some(first);
+        }
+        if let Err(error) = hash_piece(pass, &piece, &mut current) {
+            return pass.fail(pass.layout.blobs[piece.place].header, error);
+        }
+        // When the reader has gone, nobody needs the buffer.
+        let _ = empty.send(piece.buffer);
+    }
+}
+
+fn hash_piece(pass: &Pass<'_>, piece: &Piece<'_, '_>, current: &mut Option<Intake<'_, '_>>) -> Result<()> {
+    let at = pass.layout.blobs[piece.place];
+    let chunk = &piece.buffer[..piece.length];
+    let [header, content, padding] = parts(at.header, at.size, piece.offset, chunk);
+    if piece.offset == at.header {
+        // A buffer is larger than a block, so the first piece holds the whole header.
+        let mut block: Block = [0; 512];
+        block.copy_from_slice(header);
+        pass.check_header(piece.place, &block)?;
+    }
+    if let Some(intake) = current {
+        intake.take(content)?;
+    }
+    let end = piece.offset + piece.length as u64;
+    pass.check_padding(piece.place, padding, end)?;
+    if end < at.end() {
+        return Ok(());
+    }
+    current.take().map_or(Ok(()), Intake::finish)
 }
 
 /// Why a buffer could not be filled.

@@ -3,6 +3,7 @@
 mod refusals;
 mod round_trip;
 mod rules;
+mod sinks;
 mod writing;
 
 use std::collections::HashMap;
