@@ -92,7 +92,7 @@ impl Args {
             kustomize: environment::program("kustomize"),
             kubectl: environment::program("kubectl"),
         };
-        let report = settings::runtime()?.block_on(ops::build::build(options, ui.clone()))?;
+        let report = settings::interruptible(ops::build::build(options, ui.clone()))??;
         match self.format {
             Format::Json => ui.json(&report),
             Format::Text => ui.data(&format!(

@@ -10,7 +10,7 @@ use crate::ops;
 /// The store, for every command of the site.
 #[derive(Debug, clap::Args)]
 pub struct StoreArgs {
-    /// The site's store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack].
+    /// The site's store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack].
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 }
@@ -87,10 +87,11 @@ pub fn new_password() -> Result<String, Failure> {
 pub fn registry_settings() -> ops::RegistrySettings {
     let user = environment::config_home().map(|folder| folder.join("containers"));
     let system = PathBuf::from("/etc/containers");
-    let (registries_conf, drop_ins) = match variable("CONTAINERS_REGISTRIES_CONF") {
+    let (registries_conf, drop_ins) = if let Some(path) = variable("CONTAINERS_REGISTRIES_CONF") {
         // Who names the file wants that file, and no others beside it.
-        Some(path) => (vec![PathBuf::from(path)], Vec::new()),
-        None => {
+        (vec![PathBuf::from(path)], Vec::new())
+    } else {
+        {
             let places = || user.iter().chain([&system]);
             (
                 places().map(|folder| folder.join("registries.conf")).collect(),
@@ -126,6 +127,36 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Failure {
         message: format!("cannot start threads: {error}"),
         hint: None,
+        class: ErrorClass::Failed,
+    })
+}
+
+/// Runs `work` to its end, or drops it at Ctrl-C or SIGTERM: what it has made so far removes itself.
+///
+/// # Errors
+///
+/// When it was interrupted, or the system gives no threads.
+pub fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let terminate = async {
+            match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                Ok(mut signal) => drop(signal.recv().await),
+                // Without the signal there is still Ctrl-C.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = work => Some(done),
+            _ = tokio::signal::ctrl_c() => None,
+            () = terminate => None,
+        }
+    });
+    // A thread that still packs or hashes is not waited for.
+    runtime.shutdown_background();
+    done.ok_or_else(|| Failure {
+        message: "interrupted; nothing was written".into(),
+        hint: Some("run it again".into()),
         class: ErrorClass::Failed,
     })
 }

@@ -66,7 +66,7 @@ impl Default for Options {
             cluster: ClusterSettings::default(),
             mode: Mode::default(),
             endpoint: None,
-            timeout: Duration::from_secs(600),
+            timeout: Duration::from_mins(10),
             rollback: true,
             keep: 2,
             allow_downgrade: None,
@@ -140,7 +140,11 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         }
         let (release, stored, skipped) =
             seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
-        gate(&options, &site.store, &release, progress.as_ref()).await?;
+        if let Err(error) = gate(&options, &site.store, &release, progress.as_ref()).await {
+            // Git clients follow what runs, not what could not be served.
+            site.git_follows_active(&document.name)?;
+            return Err(error);
+        }
         if !site.ledger.is_seeded(release.digest()) {
             let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
             site.ledger.append(Timestamp::now(), entry)?;
@@ -226,13 +230,23 @@ async fn gate(
 
 /// The endpoint that was given, or the one that `serve` wrote into the store.
 pub(super) fn endpoint(given: Option<&str>, store: &Store) -> Result<String> {
-    match given {
-        Some(endpoint) => Ok(endpoint.trim_end_matches('/').to_owned()),
+    let endpoint = match given {
+        Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
         None => match store.endpoint()? {
-            Some(endpoint) => Ok(endpoint.url),
-            None => Err(Error::NoEndpoint { store: store.folder().to_owned() }),
+            Some(endpoint) => endpoint.url,
+            None => return Err(Error::NoEndpoint { store: store.folder().to_owned() }),
         },
+    };
+    // It becomes part of URLs and of configuration files: nothing in it may mean anything there.
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_~[]".contains(c);
+    let address = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+    if address.is_none_or(str::is_empty) || !endpoint.chars().all(plain) {
+        return Err(Error::Usage {
+            what: format!("`{endpoint:.200}` is not an endpoint"),
+            hint: "give a URL such as `http://127.0.0.1:5050`".into(),
+        });
     }
+    Ok(endpoint)
 }
 
 /// Installs the release; when that fails after the cluster was touched, restores the one before.
@@ -243,8 +257,14 @@ async fn install_or_restore(
     reason: Option<String>,
     progress: &Arc<dyn Progress>,
 ) -> Result<Plan> {
-    let target = options.cluster.target();
-    let connection = cluster::connect(&target).await?;
+    let name = &release.document().name;
+    let connection = match cluster::connect(&options.cluster.target()).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            site.git_follows_active(name)?;
+            return Err(error.into());
+        }
+    };
     let before = site.ledger.active(&release.document().name).filter(|active| *active != release.digest());
     let change = Change { action: Action::Apply, release, reason, timeout: options.timeout };
     let error = match install::install(site, &connection, change, progress).await {
@@ -252,10 +272,8 @@ async fn install_or_restore(
         Err(error) => error,
     };
     let Error::Install { release: failed, why, hint, .. } = error else {
-        // Nothing was changed in the cluster: Git goes back to what runs, and that is all.
-        if let Some(before) = before {
-            site.switch_git(&release.document().name, before)?;
-        }
+        // Nothing was changed in the cluster.
+        site.git_follows_active(name)?;
         return Err(error);
     };
     let Some(before) = before.filter(|_| options.rollback) else {

@@ -453,7 +453,7 @@ async fn place(
             })
             .await?;
             placement.finish().map_err(|source| Error::Blob {
-                image,
+                image: Box::new(image),
                 from: fetched.from,
                 source: Box::new(source.into()),
             })?;

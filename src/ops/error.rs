@@ -54,7 +54,7 @@ pub enum Error {
     #[error("a blob of `{image}` from {from}")]
     Blob {
         /// The image that it belongs to.
-        image: ImageRef,
+        image: Box<ImageRef>,
         /// Where it came from.
         from: String,
         /// The cause.

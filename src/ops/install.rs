@@ -74,6 +74,14 @@ impl Site {
         Ok(())
     }
 
+    /// Switches the served Git repository back to the active release, where there is one.
+    pub(super) fn git_follows_active(&self, name: &ReleaseName) -> Result<()> {
+        match self.ledger.active(name) {
+            Some(active) => self.switch_git(name, active),
+            None => Ok(()),
+        }
+    }
+
     /// Keeps the releases of `name` that last ran, `keep` of them, and `also`; drops the others.
     pub(super) fn retain(
         &mut self,

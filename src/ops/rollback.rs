@@ -44,7 +44,7 @@ impl Default for Options {
             cluster: ClusterSettings::default(),
             dry_run: false,
             endpoint: None,
-            timeout: Duration::from_secs(600),
+            timeout: Duration::from_mins(10),
         }
     }
 }
@@ -153,8 +153,18 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     site.store.complete(&release)?;
     let endpoint = apply::endpoint(options.endpoint.as_deref(), &site.store)?;
     site.switch_git(&name, release.digest())?;
-    seed::gate(&endpoint, site.store.folder(), release.document(), progress.as_ref()).await?;
-    let connection = cluster::connect(&options.cluster.target()).await?;
+    let asked = seed::gate(&endpoint, site.store.folder(), release.document(), progress.as_ref()).await;
+    let connection = match asked {
+        Ok(()) => cluster::connect(&options.cluster.target()).await.map_err(Error::from),
+        Err(error) => Err(error.into()),
+    };
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(error) => {
+            site.git_follows_active(&name)?;
+            return Err(error);
+        }
+    };
     let change =
         Change { action: Action::Rollback, release: &release, reason: None, timeout: options.timeout };
     let plan = install::install(&mut site, &connection, change, &progress).await?;
