@@ -74,7 +74,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand keygen" -l output-ke
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand keygen" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand keygen" -s h -l help -d 'Print help'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -s k -l key -d 'Public key that must have signed; may be given several times, and one of them must match' -r -F
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l context -d 'Context of the kubeconfig [default: its current one]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
@@ -90,7 +90,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -s q -l quiet
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l to -d 'Release to go to: digest (or the beginning of one) or version [default: the one that ran before]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l name -d 'Name of the release, where the store holds several' -r
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l context -d 'Context of the kubeconfig [default: its current one]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
@@ -100,25 +100,25 @@ json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l dry-run -d 'Print what would change in the cluster, and change nothing'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l format -d 'How to print it' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -l format -d 'How to print it' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l listen -d 'Address to listen on; port 0 takes a free one' -r
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l archive -d 'Serve this archive instead of the store; each blob is verified when it is first read' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s k -l key -d 'Public key that must have signed the archive; may be given several times' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l runtime -d 'The runtime' -r -f -a "containerd\t'containerd\'s `config_path` tree of `hosts.toml` files'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else $XDG_DATA_HOME/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l write -d 'Write the files below this folder (containerd\'s `config_path`) instead of printing them' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -13,17 +13,19 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use super::error::UnresolvedImage;
 use super::{Error, RegistrySettings, Result};
-use crate::archive::{Writer, rendered};
+use crate::archive::{Placement, Writer, rendered};
 use crate::fsio::limits;
+use crate::model::RenderedObject;
 use crate::model::{
     BlobEntry, Digest, Event, GitContent, ImageEntry, ImageRef, Platform, Progress, ReleaseDocument,
     ReleaseName, ReleaseVersion, Usage, config, media_type, release,
 };
 use crate::oci::{self, ResolvedImage, Sources};
-use crate::source::git::{BundlePlan, Dirty, Repository, Revision};
+use crate::source::git::{BundlePlan, Dirty, Measured, Repository, Revision, Tree};
 use crate::source::{images, render};
 use crate::trust::{self, PrivateKey};
 
@@ -105,7 +107,6 @@ enum Origin {
 ///
 /// When the revision, its manifests or an image cannot be had, or the output cannot be written.
 pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
-    let jobs = if options.jobs == 0 { 8 } else { options.jobs };
     let repository = Repository::open(&options.repository)?;
     let revision = repository.resolve(&options.revision)?;
     warn_of_changes(&repository, &revision, progress.as_ref());
@@ -116,69 +117,28 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     };
     let name = release_name(&options, config.as_ref(), progress.as_ref())?;
     let version = release_version(&options, config.as_ref(), &revision)?;
+    let created = release_time(&options, &revision)?;
     let output = output_path(options.output.as_deref(), &name, &version);
 
     progress.event(Event::Start { title: format!("rendering {name} {version}"), bytes: None });
-    let scratch = tempfile::Builder::new()
-        .prefix("fleetpack-build-")
-        .tempdir()
-        .map_err(|error| Error::io("make a private folder in", Path::new("the temporary folder"), error))?;
-    // The tree has a folder of its own in it: kustomize is helped by one beside it.
-    let folder = scratch.path().join("tree");
-    std::fs::create_dir(&folder).map_err(|error| Error::io("make", &folder, error))?;
-    for warning in tree.export(&folder)? {
-        progress.warn(warning);
-    }
-    let tools =
-        render::RenderTools { kustomize: options.kustomize.clone(), kubectl: options.kubectl.clone() };
-    let objects = render::render(&folder, config.as_ref(), &tools, progress.as_ref())?;
-    drop(scratch);
-    let mut wanted: BTreeMap<ImageRef, Vec<Usage>> = BTreeMap::new();
-    for found in images::discover(&objects).complete()? {
-        wanted.entry(found.image).or_default().push(found.usage);
-    }
-    let included = config.iter().flat_map(|config| config.images.include.iter()).chain(&options.images);
-    for image in included {
-        wanted.entry(image.clone()).or_default();
-    }
+    let objects = render_tree(&tree, config.as_ref(), &options, progress.as_ref())?;
+    let wanted = wanted_images(&objects, config.as_ref(), &options)?;
     progress.event(Event::Finish {
         summary: format!("{} objects, {} image references", objects.len(), wanted.len()),
     });
 
-    let platforms = match (options.platforms.as_slice(), &config) {
-        ([], Some(config)) => config.platforms.clone(),
-        (platforms, _) => platforms.to_vec(),
-    };
-    let sources = open_sources(&options, jobs, &progress)?;
     progress.event(Event::Start { title: format!("resolving {} images", wanted.len()), bytes: None });
-    // Counting and packing Git's objects keeps one core busy while the registries answer.
+    // Packing Git's objects keeps one core busy while the registries answer.
     let mut plan = repository.bundle(&revision)?;
     let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
-    let resolved = resolve_all(&sources, wanted, &platforms, jobs, progress.as_ref()).await?;
+    let resolved = resolve_all(&options, config.as_ref(), wanted, &progress).await?;
     let (bundle, measured) = measuring
         .await
         .map_err(|error| Error::io("pack", &options.repository, io::Error::other(error)))??;
     progress.event(Event::Finish { summary: String::new() });
 
     let packed = rendered::pack(&objects)?;
-    let mut origins: HashMap<Digest, Origin> = HashMap::new();
-    let blobs = plan_blobs(
-        &resolved,
-        &packed,
-        BlobEntry {
-            digest: measured.digest,
-            size: measured.size,
-            media_type: media_type::GIT_BUNDLE.to_owned(),
-        },
-        &mut origins,
-    );
-    let created = match options.created {
-        Some(seconds) => Timestamp::from_second(seconds).map_err(|error| Error::Usage {
-            what: format!("`SOURCE_DATE_EPOCH` is {seconds}: {error}"),
-            hint: "set it to seconds since 1970, or unset it".into(),
-        })?,
-        None => revision.created,
-    };
+    let (blobs, origins) = plan_blobs(&resolved, &packed, measured);
     let document = ReleaseDocument {
         format: release::FORMAT,
         requires: Vec::new(),
@@ -187,48 +147,20 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         sequence: options.sequence.unwrap_or(revision.sequence),
         created,
         generator: concat!("fleetpack ", env!("CARGO_PKG_VERSION")).to_owned(),
-        git: GitContent {
-            commit: revision.commit.clone(),
-            refs: revision.refs.clone(),
-            bundle: measured.digest,
-        },
+        git: GitContent { commit: revision.commit, refs: revision.refs, bundle: measured.digest },
         rendered: packed.content(),
         images: resolved.into_iter().map(|image| image.entry).collect(),
         blobs,
     };
 
     let writer = Writer::create(&output, &document)?;
-    let total = document.blobs.iter().map(|blob| blob.size).sum();
-    let downloads = origins.values().filter(|origin| matches!(origin, Origin::Image(..))).count();
-    progress.event(Event::Start { title: format!("downloading {downloads} blobs"), bytes: Some(total) });
-    let bundle = Arc::new(bundle);
-    let mut work = futures_util::stream::iter(document.blobs.iter().map(|blob| {
-        let origin = origins.remove(&blob.digest);
-        let (writer, bundle, progress) = (&writer, Arc::clone(&bundle), Arc::clone(&progress));
-        async move {
-            match origin {
-                Some(origin) => place(writer, blob, origin, bundle, progress).await,
-                None => Err(Error::Setup {
-                    what: format!("blob `{}` has no origin", blob.digest),
-                    hint: "this is a defect of fleetpack: please report it".into(),
-                }),
-            }
-        }
-    }))
-    .buffer_unordered(jobs);
-    while let Some(done) = work.next().await {
-        done?;
-    }
-    drop(work);
-    progress.event(Event::Finish { summary: String::new() });
-
+    transfer(&writer, &document, origins, bundle, jobs(&options), &progress).await?;
     let mut signatures = Vec::new();
-    let mut signed_by = None;
     if let Some(key) = &options.key {
         signatures.push(trust::sign(writer.manifest(), key)?);
-        signed_by = Some(key.public().fingerprint().to_string());
     } else {
-        progress.warn("the archive is unsigned, and no site will take it; sign it with `fleetpack sign`, or build with `--key`".into());
+        let advice = "sign it with `fleetpack sign`, or build with `--key`";
+        progress.warn(format!("the archive is unsigned, and no site will take it; {advice}"));
     }
     let written = writer.finish(&signatures)?;
     Ok(Report {
@@ -243,8 +175,93 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         objects: document.rendered.objects.len(),
         images: document.images.len(),
         blobs: document.blobs.len(),
-        signed_by,
+        signed_by: options.key.as_ref().map(|key| key.public().fingerprint().to_string()),
     })
+}
+
+const fn jobs(options: &Options) -> usize {
+    if options.jobs == 0 { 8 } else { options.jobs }
+}
+
+/// Exports the tree into a private folder, which goes when this is done, and renders it.
+fn render_tree(
+    tree: &Tree,
+    config: Option<&config::ReleaseConfig>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Vec<RenderedObject>> {
+    let scratch = tempfile::Builder::new()
+        .prefix("fleetpack-build-")
+        .tempdir()
+        .map_err(|error| Error::io("make a private folder in", Path::new("the temporary folder"), error))?;
+    // The tree has a folder of its own in it: kustomize is helped by one beside it.
+    let folder = scratch.path().join("tree");
+    std::fs::create_dir(&folder).map_err(|error| Error::io("make", &folder, error))?;
+    for warning in tree.export(&folder)? {
+        progress.warn(warning);
+    }
+    let tools =
+        render::RenderTools { kustomize: options.kustomize.clone(), kubectl: options.kubectl.clone() };
+    Ok(render::render(&folder, config, &tools, progress)?)
+}
+
+/// Every image to carry, and who uses it: those of the objects, and those that were asked for.
+fn wanted_images(
+    objects: &[RenderedObject],
+    config: Option<&config::ReleaseConfig>,
+    options: &Options,
+) -> Result<BTreeMap<ImageRef, Vec<Usage>>> {
+    let mut wanted: BTreeMap<ImageRef, Vec<Usage>> = BTreeMap::new();
+    for found in images::discover(objects).complete()? {
+        wanted.entry(found.image).or_default().push(found.usage);
+    }
+    let included = config.into_iter().flat_map(|config| &config.images.include).chain(&options.images);
+    for image in included {
+        wanted.entry(image.clone()).or_default();
+    }
+    Ok(wanted)
+}
+
+/// Brings every blob into its place, several at a time on all cores.
+async fn transfer(
+    writer: &Writer,
+    document: &ReleaseDocument,
+    mut origins: HashMap<Digest, Origin>,
+    bundle: BundlePlan,
+    jobs: usize,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
+    let total = document.blobs.iter().map(|blob| blob.size).sum();
+    let downloads = origins.values().filter(|origin| matches!(origin, Origin::Image(..))).count();
+    progress.event(Event::Start { title: format!("downloading {downloads} blobs"), bytes: Some(total) });
+    let bundle = Arc::new(bundle);
+    // Dropped on the way out of an error, the set ends the tasks that still run.
+    let mut work = JoinSet::new();
+    let path: Arc<Path> = writer.path().into();
+    let joined = |done: Option<std::result::Result<Result<()>, tokio::task::JoinError>>| match done {
+        Some(Ok(done)) => done,
+        Some(Err(error)) => Err(Error::io("write", &path, io::Error::other(error))),
+        None => Ok(()),
+    };
+    for blob in &document.blobs {
+        let Some(origin) = origins.remove(&blob.digest) else {
+            return Err(Error::Setup {
+                what: format!("blob `{}` has no origin", blob.digest),
+                hint: "this is a defect of fleetpack: please report it".into(),
+            });
+        };
+        if work.len() >= jobs {
+            joined(work.join_next().await)?;
+        }
+        let place =
+            Place { placement: writer.placement(blob.digest)?, blob: blob.clone(), path: Arc::clone(&path) };
+        work.spawn(place.fill(origin, Arc::clone(&bundle), Arc::clone(progress)));
+    }
+    while !work.is_empty() {
+        joined(work.join_next().await)?;
+    }
+    progress.event(Event::Finish { summary: String::new() });
+    Ok(())
 }
 
 /// Says what of the work tree is not in the revision.
@@ -303,6 +320,14 @@ fn release_version(
     })
 }
 
+fn release_time(options: &Options, revision: &Revision) -> Result<Timestamp> {
+    let Some(seconds) = options.created else { return Ok(revision.created) };
+    Timestamp::from_second(seconds).map_err(|error| Error::Usage {
+        what: format!("`SOURCE_DATE_EPOCH` is {seconds}: {error}"),
+        hint: "set it to seconds since 1970, or unset it".into(),
+    })
+}
+
 fn output_path(output: Option<&Path>, name: &ReleaseName, version: &ReleaseVersion) -> PathBuf {
     let file = format!("{name}-{version}.fleetpack.tar");
     match output {
@@ -312,7 +337,7 @@ fn output_path(output: Option<&Path>, name: &ReleaseName, version: &ReleaseVersi
     }
 }
 
-fn open_sources(options: &Options, jobs: usize, progress: &Arc<dyn Progress>) -> Result<Sources> {
+fn open_sources(options: &Options, progress: &Arc<dyn Progress>) -> Result<Sources> {
     let mut list: Vec<Arc<dyn oci::BlobSource>> = Vec::new();
     for local in &options.local_images {
         list.push(Arc::new(oci::open_source(local)?));
@@ -326,7 +351,7 @@ fn open_sources(options: &Options, jobs: usize, progress: &Arc<dyn Progress>) ->
             helper_dirs: Vec::new(),
         })?,
         certs_dirs: settings.certs_dirs.clone(),
-        per_host: jobs,
+        per_host: jobs(options),
         progress: Arc::clone(progress),
         ..oci::RegistryOptions::default()
     })));
@@ -335,18 +360,23 @@ fn open_sources(options: &Options, jobs: usize, progress: &Arc<dyn Progress>) ->
 
 /// Resolves every image; all that cannot be resolved are told together.
 async fn resolve_all(
-    sources: &Sources,
+    options: &Options,
+    config: Option<&config::ReleaseConfig>,
     wanted: BTreeMap<ImageRef, Vec<Usage>>,
-    platforms: &[Platform],
-    jobs: usize,
-    progress: &dyn Progress,
+    progress: &Arc<dyn Progress>,
 ) -> Result<Vec<ResolvedImage>> {
+    let platforms = match (options.platforms.as_slice(), config) {
+        ([], Some(config)) => config.platforms.as_slice(),
+        (platforms, _) => platforms,
+    };
+    let sources = open_sources(options, progress)?;
+    let (sources, progress) = (&sources, progress.as_ref());
     let results: Vec<_> = futures_util::stream::iter(wanted.into_iter().map(|(image, used_by)| async move {
         progress.event(Event::Item(image.to_string()));
         let resolved = oci::resolve(sources, &image, platforms, progress).await;
         (image, used_by, resolved)
     }))
-    .buffered(jobs)
+    .buffered(jobs(options))
     .collect()
     .await;
     let (mut good, mut bad) = (Vec::new(), Vec::new());
@@ -366,9 +396,11 @@ async fn resolve_all(
 fn plan_blobs(
     resolved: &[ResolvedImage],
     packed: &rendered::Packed,
-    bundle: BlobEntry,
-    origins: &mut HashMap<Digest, Origin>,
-) -> Vec<BlobEntry> {
+    bundle: Measured,
+) -> (Vec<BlobEntry>, HashMap<Digest, Origin>) {
+    let mut origins: HashMap<Digest, Origin> = HashMap::new();
+    let bundle =
+        BlobEntry { digest: bundle.digest, size: bundle.size, media_type: media_type::GIT_BUNDLE.to_owned() };
     let mut small: BTreeMap<Digest, BlobEntry> = BTreeMap::new();
     let mut add_small = |digest: Digest, media_type: &str, bytes: &Bytes| {
         small.entry(digest).or_insert(BlobEntry {
@@ -427,47 +459,49 @@ fn plan_blobs(
             }
         }
     }
-    blobs
+    (blobs, origins)
 }
 
-/// Brings one blob into its place, hashed on the way.
-async fn place(
-    writer: &Writer,
-    blob: &BlobEntry,
-    origin: Origin,
-    bundle: Arc<BundlePlan>,
-    progress: Arc<dyn Progress>,
-) -> Result<()> {
-    let mut placement = writer.placement(blob.digest)?;
-    match origin {
-        Origin::Memory(bytes) => {
-            placement.write(&bytes).map_err(|error| Error::io("write", writer.path(), error))?;
-            progress.event(Event::Advance(blob.size));
-            placement.finish()?;
+/// The place of one blob in the output.
+struct Place {
+    placement: Placement,
+    blob: BlobEntry,
+    path: Arc<Path>,
+}
+
+impl Place {
+    /// Brings the blob from where it is, hashed on the way.
+    async fn fill(self, origin: Origin, bundle: Arc<BundlePlan>, progress: Arc<dyn Progress>) -> Result<()> {
+        let Self { mut placement, blob, path } = self;
+        match origin {
+            Origin::Memory(bytes) => {
+                placement.write(&bytes).map_err(|error| Error::io("write", &path, error))?;
+                placement.finish()?;
+                progress.event(Event::Advance(blob.size));
+            }
+            Origin::Image(image, source) => {
+                let mut write = |bytes: &[u8]| {
+                    placement.write(bytes)?;
+                    progress.event(Event::Advance(bytes.len() as u64));
+                    Ok(())
+                };
+                let fetched = oci::fetch(source.as_ref(), &image, &blob, &mut write).await?;
+                placement.finish().map_err(|source| Error::Blob {
+                    image: Box::new(image),
+                    from: fetched.from,
+                    source: Box::new(source.into()),
+                })?;
+            }
+            Origin::Bundle => {
+                let write = move || {
+                    bundle.write_to(&mut placement)?;
+                    Ok::<_, Error>(placement.finish()?)
+                };
+                let written = tokio::task::spawn_blocking(write).await;
+                written.map_err(|error| Error::io("write", &path, io::Error::other(error)))??;
+                progress.event(Event::Advance(blob.size));
+            }
         }
-        Origin::Image(image, source) => {
-            let fetched = oci::fetch(source.as_ref(), &image, blob, &mut |bytes: &[u8]| {
-                placement.write(bytes)?;
-                progress.event(Event::Advance(bytes.len() as u64));
-                Ok(())
-            })
-            .await?;
-            placement.finish().map_err(|source| Error::Blob {
-                image: Box::new(image),
-                from: fetched.from,
-                source: Box::new(source.into()),
-            })?;
-        }
-        Origin::Bundle => {
-            let path = writer.path().to_owned();
-            tokio::task::spawn_blocking(move || {
-                bundle.write_to(&mut placement)?;
-                Ok::<_, Error>(placement.finish()?)
-            })
-            .await
-            .map_err(|error| Error::io("write", &path, io::Error::other(error)))??;
-            progress.event(Event::Advance(blob.size));
-        }
+        Ok(())
     }
-    Ok(())
 }

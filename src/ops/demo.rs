@@ -46,8 +46,8 @@ const IMAGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The manifests of the demo's shop: two Deployments, one with an init container, a DaemonSet and
-/// a Job; small pods that are ready within a second and end when they are told to.
+/// The manifests of the demo's shop: two deployments, one with an init container, a daemon set and
+/// a job; small pods that are ready within a second and end when they are told to.
 fn manifests(web: &str) -> String {
     let pod = |name: &str, image: &str, command: &str, probe: bool| {
         let probe = if probe {
@@ -350,7 +350,7 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
                 keys: vec![key.public.clone()],
                 store: store.clone(),
                 cluster: cluster.clone(),
-                timeout: Duration::from_secs(300),
+                timeout: Duration::from_mins(5),
                 ..apply::Options::default()
             },
             progress.clone(),
@@ -365,7 +365,7 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
         rollback::Options {
             store: store.clone(),
             cluster,
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_mins(5),
             ..rollback::Options::default()
         },
         progress.clone(),

@@ -130,7 +130,7 @@ pub enum Error {
     Discover(#[from] crate::source::images::ImagesError),
     /// Registries and layouts.
     #[error(transparent)]
-    Oci(#[from] crate::oci::OciError),
+    Oci(Box<crate::oci::OciError>),
     /// Git on the site's side.
     #[error(transparent)]
     SiteGit(#[from] crate::store::git::GitStoreError),
@@ -186,6 +186,12 @@ fn install_text(release: &str, restored: Option<&str>, why: &str) -> String {
     match restored {
         Some(restored) => format!("release {release} did not take, and {restored} was restored: {why}"),
         None => format!("release {release} did not take: {why}"),
+    }
+}
+
+impl From<crate::oci::OciError> for Error {
+    fn from(error: crate::oci::OciError) -> Self {
+        Self::Oci(Box::new(error))
     }
 }
 
