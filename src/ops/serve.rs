@@ -45,6 +45,8 @@ pub struct Running {
     endpoint: String,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::result::Result<(), SeedError>>,
+    /// Where it was recorded that this store is served.
+    recorded: Option<(Store, Endpoint)>,
     _scratch: Option<tempfile::TempDir>,
 }
 
@@ -96,14 +98,28 @@ impl Running {
     pub async fn stop(&mut self) -> Result<()> {
         // A server that has ended by itself takes no message, and its result says why.
         let _ = self.stop.take().map(|stop| stop.send(()));
-        self.wait().await
+        // Now, not when the last request has ended: nobody new is let in from here on.
+        let forgotten = self.forget();
+        self.wait().await.and(forgotten)
+    }
+
+    /// Takes back the record of where the store is served, unless another server has put its own
+    /// in its place.
+    fn forget(&mut self) -> Result<()> {
+        match self.recorded.take() {
+            Some((store, endpoint)) => Ok(store.forget_endpoint(&endpoint)?),
+            None => Ok(()),
+        }
     }
 
     async fn wait(&mut self) -> Result<()> {
-        match (&mut self.task).await {
-            Ok(result) => Ok(result?),
+        let ended = match (&mut self.task).await {
+            Ok(result) => result.map_err(Error::from),
             Err(error) => Err(Error::io("serve at", Path::new(&self.endpoint), std::io::Error::other(error))),
-        }
+        };
+        // Why it ended says more than that the record could not be removed.
+        let forgotten = self.forget();
+        ended.and(forgotten)
     }
 }
 
@@ -149,15 +165,18 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
     };
     let server = Server::bind(options.listen, Limits::default()).await?;
     let endpoint = server.endpoint();
+    let mut recorded = None;
     if let Some(store) = store {
-        store.record_endpoint(&Endpoint { url: endpoint.clone(), pid: std::process::id() })?;
+        let endpoint = Endpoint { url: endpoint.clone(), pid: std::process::id() };
+        store.record_endpoint(&endpoint)?;
+        recorded = Some((store, endpoint));
     }
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(server.run(content, progress, async move {
         // A sender that is dropped stops the server as a message does.
         let _ = stopped.await;
     }));
-    Ok(Running { endpoint, stop: Some(stop), task, _scratch: kept })
+    Ok(Running { endpoint, stop: Some(stop), task, recorded, _scratch: kept })
 }
 
 /// Serves until SIGTERM or SIGINT; `ready` is told the endpoint.

@@ -26,7 +26,7 @@ pub struct Limits {
     pub connections: usize,
     /// How long the head of a request may take, and how long a connection may lie idle.
     pub head: Duration,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may take nothing of an answer, and take to send a request's body.
     pub stall: Duration,
     /// Packs generated at a time; more wait.
     pub packs: usize,

@@ -29,8 +29,7 @@ impl StoreContent {
     fn read(&self) -> io::Result<Snapshot> {
         let history = ledger::read(self.store.folder()).map_err(io::Error::other)?;
         let targets: Vec<Digest> = history.names().filter_map(|name| history.target(name)).collect();
-        let catalog = self.store.catalog(&targets).map_err(io::Error::other)?;
-        Ok(Snapshot { catalog })
+        Ok(Snapshot { catalog: self.store.catalog(&targets).map_err(io::Error::other)? })
     }
 }
 

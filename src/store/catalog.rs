@@ -23,7 +23,8 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// The envelope of a release with these bytes.
+    /// What stands beside the document `document` of the release manifest `manifest`, which
+    /// `bundles` sign.
     #[must_use]
     pub fn of(manifest: &[u8], document: &[u8], bundles: &[Vec<u8>]) -> Self {
         let entry = |bytes: &[u8], media_type: &str| BlobEntry {
@@ -31,14 +32,14 @@ impl Envelope {
             size: bytes.len() as u64,
             media_type: media_type.to_owned(),
         };
-        let signatures = bundles.iter().map(|bundle| SignatureBlobs {
+        let signature = |bundle: &Vec<u8>| SignatureBlobs {
             manifest: entry(&signature::referrer(bundle, manifest), media_type::OCI_MANIFEST),
             bundle: entry(bundle, media_type::SIGSTORE_BUNDLE),
-        });
+        };
         Self {
             manifest: entry(manifest, media_type::OCI_MANIFEST),
             document: entry(document, media_type::RELEASE),
-            signatures: signatures.collect(),
+            signatures: bundles.iter().map(signature).collect(),
         }
     }
 }
@@ -84,8 +85,6 @@ pub struct Catalog {
     repositories: BTreeMap<String, Repository>,
     /// Full names by what they are without their registry.
     short: HashMap<String, Vec<String>>,
-    /// Registries that some image lies on.
-    registries: BTreeSet<String>,
     blobs: HashMap<Digest, BlobEntry>,
     absent: BTreeSet<Digest>,
 }
@@ -112,10 +111,9 @@ impl Catalog {
         // What one release left out another may hold.
         catalog.absent.retain(|digest| !catalog.blobs.contains_key(digest));
         for name in catalog.repositories.keys() {
-            if let Some((registry, path)) = name.split_once('/')
+            if let Some((_, path)) = name.split_once('/')
                 && !name.starts_with(OWN)
             {
-                catalog.registries.insert(registry.to_owned());
                 catalog.short.entry(path.to_owned()).or_default().push(name.clone());
             }
         }
@@ -197,7 +195,8 @@ impl Catalog {
     /// says `?ns=`.
     ///
     /// Without a registry, `path` is the full name, or the name without its registry where only one
-    /// registry has it. A registry that no image lies on names this server itself, and so nothing.
+    /// registry has it. With one, it is that registry's and no other's: whoever asks for
+    /// `quay.io/app` must never be given the `app` of somebody else.
     #[must_use]
     pub fn resolve_repository(&self, registry: Option<&str>, path: &str) -> Option<&str> {
         let registry = registry.map(|name| match name {
@@ -206,12 +205,11 @@ impl Catalog {
         });
         let key = |name: &str| self.repositories.get_key_value(name).map(|(name, _)| name.as_str());
         match registry {
-            Some(registry) if self.registries.contains(registry) => key(&format!("{registry}/{path}"))
-                .or_else(|| {
-                    (registry == DOCKER && !path.contains('/'))
-                        .then(|| key(&format!("{DOCKER}/library/{path}")))?
-                }),
-            _ => key(path).or_else(|| self.by_short_name(path)).or_else(|| {
+            Some(registry) => key(&format!("{registry}/{path}")).or_else(|| {
+                (registry == DOCKER && !path.contains('/'))
+                    .then(|| key(&format!("{DOCKER}/library/{path}")))?
+            }),
+            None => key(path).or_else(|| self.by_short_name(path)).or_else(|| {
                 // Docker's own short form, with and without its registry.
                 let short = path.strip_prefix("docker.io/").unwrap_or(path);
                 (!short.contains('/')).then(|| key(&format!("{DOCKER}/library/{short}")))?
@@ -349,17 +347,20 @@ mod tests {
             (None, "nginx", "docker.io/library/nginx"),
             (None, "web/app", "r.example.com:5000/web/app"),
             (None, "r.example.com:5000/web/app", "r.example.com:5000/web/app"),
-            (Some("127.0.0.1:5050"), "r.example.com:5000/web/app", "r.example.com:5000/web/app"),
-            (Some("127.0.0.1:5050"), "web/app", "r.example.com:5000/web/app"),
             (Some("a.example.com"), "both", "a.example.com/both"),
             (Some("b.example.com"), "both", "b.example.com/both"),
             (None, "fleetpack/shop", "fleetpack/shop"),
         ] {
             assert_eq!(catalog.resolve_repository(registry, path), Some(want), "{registry:?} {path}");
         }
-        for (registry, path) in
-            [(None, "both"), (Some("docker.io"), "web/app"), (None, "app"), (Some("a.example.com"), "nginx")]
-        {
+        for (registry, path) in [
+            (None, "both"),
+            (Some("docker.io"), "web/app"),
+            (None, "app"),
+            (Some("a.example.com"), "nginx"),
+            (Some("quay.io"), "web/app"),
+            (Some("quay.io"), "nginx"),
+        ] {
             assert_eq!(catalog.resolve_repository(registry, path), None, "{registry:?} {path}");
         }
         assert_eq!(catalog.ambiguous("both").len(), 2);

@@ -9,7 +9,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use futures_util::StreamExt;
 use http::{HeaderValue, Method, StatusCode, header};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
 use super::GitError;
 use super::answer::{self, Version};
@@ -19,6 +20,9 @@ use crate::seed::server::{Shared, text};
 
 /// The longest request body, inflated: a client that has 300,000 commits to offer.
 const BODY: usize = 16 << 20;
+/// The longest part of a body that is read before it is the request's turn: enough for every
+/// client that is not far behind, and little enough for a thousand of them.
+const EARLY: usize = 256 << 10;
 /// Chunks of an answer that wait for a slow client.
 const WAITING: usize = 4;
 
@@ -88,9 +92,9 @@ async fn serve(shared: &Shared, request: Request, path: PathBuf, ask: Ask) -> Re
                 Err(error) => broken(shared, &error.to_string()),
             }
         }
-        Ask::Upload => match body(request).await {
-            Ok(bytes) => upload(shared, path, version, bytes).await,
-            Err((status, why)) => text(status, why),
+        Ask::Upload => match body(shared, request).await {
+            Ok((bytes, turn)) => upload(shared, path, version, bytes, turn),
+            Err(refusal) => refusal,
         },
     }
 }
@@ -109,53 +113,83 @@ fn reply(media_type: &'static str, body: Body) -> Response {
     response
 }
 
-/// The whole body, inflated where the client deflated it; bounded both before and after.
-async fn body(request: Request) -> Result<Vec<u8>, (StatusCode, String)> {
+/// Waits until fewer packs are made than may be at a time.
+async fn turn(shared: &Shared) -> Result<OwnedSemaphorePermit, Response> {
+    let turn = tokio::time::timeout(shared.limits.turn, Arc::clone(&shared.packs).acquire_owned());
+    turn.await.ok().and_then(Result::ok).ok_or_else(|| {
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many fetches at a time\n");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        response
+    })
+}
+
+/// The whole body, inflated where the client deflated it, bounded both before and after; and the
+/// turn that was waited for, so that few long bodies are in memory at a time.
+async fn body(shared: &Shared, request: Request) -> Result<(Vec<u8>, OwnedSemaphorePermit), Response> {
     let encoding = request.headers().get(header::CONTENT_ENCODING).cloned();
-    let expected = request.headers().get(header::CONTENT_TYPE).cloned();
+    let expected = request.headers().get(header::CONTENT_TYPE);
     if expected.is_none_or(|value| value != "application/x-git-upload-pack-request") {
         let why = "wanted Content-Type: application/x-git-upload-pack-request\n";
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+        return Err(text(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
-    let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {BODY} bytes\n"));
     let mut bytes = Vec::new();
+    let mut held = None;
     let mut stream = request.into_body().into_data_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| (StatusCode::BAD_REQUEST, "the request ends early\n".to_owned()))?;
+    // Whoever asks slowly holds a connection, and a turn if he asks much.
+    let late = |_| text(StatusCode::REQUEST_TIMEOUT, "the request came too slowly\n");
+    let mut deadline = Instant::now() + shared.limits.stall;
+    while let Some(chunk) = tokio::time::timeout_at(deadline, stream.next()).await.map_err(late)? {
+        let chunk = chunk.map_err(|_| text(StatusCode::BAD_REQUEST, "the request ends early\n"))?;
         if bytes.len() + chunk.len() > BODY {
             return Err(too_large());
         }
+        if bytes.len() + chunk.len() > EARLY && held.is_none() {
+            held = Some(turn(shared).await?);
+            deadline = Instant::now() + shared.limits.stall;
+        }
         bytes.extend_from_slice(&chunk);
     }
+    let held = match held {
+        Some(held) => held,
+        None => turn(shared).await?,
+    };
     match encoding.as_ref().map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(bytes),
+        None | Some(b"identity") => Ok((bytes, held)),
         Some(b"gzip" | b"x-gzip") => {
-            let mut inflated = Vec::new();
-            let limit = BODY as u64 + 1;
-            flate2::read::GzDecoder::new(bytes.as_slice())
-                .take(limit)
-                .read_to_end(&mut inflated)
-                .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}\n")))?;
-            if inflated.len() > BODY { Err(too_large()) } else { Ok(inflated) }
+            let inflated = tokio::task::spawn_blocking(move || inflate(&bytes)).await;
+            match inflated.map_err(io::Error::other).flatten() {
+                Ok(inflated) if inflated.len() > BODY => Err(too_large()),
+                Ok(inflated) => Ok((inflated, held)),
+                Err(error) => Err(text(StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}\n"))),
+            }
         }
-        Some(_) => {
-            Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "wanted gzip or no Content-Encoding\n".to_owned()))
-        }
+        Some(_) => Err(text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "wanted gzip or no Content-Encoding\n")),
     }
 }
 
+fn too_large() -> Response {
+    text(StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {BODY} bytes\n"))
+}
+
+/// Inflates at most one byte more than a body may have.
+fn inflate(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut inflated = Vec::new();
+    flate2::read::GzDecoder::new(bytes).take(BODY as u64 + 1).read_to_end(&mut inflated)?;
+    Ok(inflated)
+}
+
 /// Streams what a thread generates, which stops soon after the client went away.
-async fn upload(shared: &Shared, path: PathBuf, version: Version, request: Vec<u8>) -> Response {
-    let turn = tokio::time::timeout(shared.limits.turn, Arc::clone(&shared.packs).acquire_owned());
-    let Ok(Ok(permit)) = turn.await else {
-        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many fetches at a time\n");
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
-        return response;
-    };
+fn upload(
+    shared: &Shared,
+    path: PathBuf,
+    version: Version,
+    request: Vec<u8>,
+    turn: OwnedSemaphorePermit,
+) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(WAITING);
     let progress = Arc::clone(&shared.progress);
     tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _turn = turn;
         let given_up = {
             let sender = sender.clone();
             move || sender.is_closed()

@@ -114,6 +114,7 @@ impl<'a> Walk<'a> {
         let mut found = Vec::new();
         let mut queue: VecDeque<ObjectId> = roots.iter().copied().collect();
         while let Some(id) = queue.pop_front() {
+            self.step()?;
             if hidden.contains(&id) || !seen.insert(id) {
                 continue;
             }

@@ -20,7 +20,7 @@ use self::route::{BadPath, Name, Reference, Route};
 use super::content::{Opened, Snapshot};
 use super::server::Shared;
 use crate::fsio::limits;
-use crate::model::Digest;
+use crate::model::{BlobEntry, Digest};
 use crate::store::Catalog;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -80,7 +80,10 @@ pub(super) async fn answer(shared: &Shared, request: Request) -> Response {
 }
 
 async fn respond(shared: &Shared, request: &Parts) -> Result<Response, Refusal> {
-    let query = Query::parse(request.uri.query().unwrap_or_default());
+    let mut query = Query::parse(request.uri.query().unwrap_or_default());
+    // A runtime that takes this server for a registry of its own names it as its clients do.
+    let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    query.namespace = query.namespace.filter(|namespace| Some(namespace.as_str()) != host);
     let route = route::parse(request.uri.path(), query.namespace.as_deref())?;
     if !matches!(request.method, Method::GET | Method::HEAD) || route == Route::Upload {
         let mut response =
@@ -94,39 +97,37 @@ async fn respond(shared: &Shared, request: &Parts) -> Result<Response, Refusal> 
     match route {
         Route::Base | Route::Upload => Ok(answer_bytes(StatusCode::OK, JSON, b"{}".to_vec())),
         Route::Catalog => {
-            let all: Vec<String> = catalog.repositories().map(str::to_owned).collect();
+            let all: Vec<&str> = catalog.repositories().collect();
             Ok(page(&query, &all, "/v2/_catalog", |part| json!({ "repositories": part })))
         }
         Route::Tags(name) => {
-            let full = catalog
-                .resolve_repository(name.registry.as_deref(), &name.repository)
-                .ok_or_else(|| unknown_name(&name, catalog))?;
-            let tags: Vec<String> = catalog.tags(full).map(|(tag, _)| tag.to_owned()).collect();
+            let repository = find(catalog, &name)?;
+            let tags: Vec<&str> = catalog.tags(repository).map(|(tag, _)| tag).collect();
             let path = format!("/v2/{}/tags/list", name.asked);
             Ok(page(&query, &tags, &path, |part| json!({ "name": name.asked, "tags": part })))
         }
         Route::Manifest(name, reference) => manifest(shared, request, &snapshot, &name, &reference).await,
-        Route::Blob(name, digest) => {
-            if catalog.blob(digest).is_none() {
-                return Err(unknown_blob(&name, digest));
-            }
-            blob(shared, request, &name, digest).await
-        }
+        Route::Blob(name, digest) => blob(shared, request, &snapshot, &name, digest).await,
         Route::Referrers(name, digest) => {
             referrers::answer(shared, &snapshot, &name, digest, query.artifact_type.as_deref()).await
         }
     }
 }
 
-fn unknown_name(name: &Name, catalog: &Catalog) -> Refusal {
-    let why = match &name.registry {
-        Some(registry) => format!("no release holds `{registry}/{}`", name.repository),
-        None => match catalog.ambiguous(&name.repository) {
-            [] => format!("no release holds `{}`", name.repository),
-            several => format!("`{}` means any of `{}`", name.repository, several.join("`, `")),
-        },
-    };
-    Refusal::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", why)
+/// The full name of the repository that is asked for.
+fn find<'c>(catalog: &'c Catalog, name: &Name) -> Result<&'c str, Refusal> {
+    let found = catalog.resolve_repository(name.registry.as_deref(), &name.repository);
+    found.ok_or_else(|| {
+        let candidates = catalog.ambiguous(&name.repository);
+        let why = match &name.registry {
+            Some(registry) => format!("no release holds `{registry}/{}`", name.repository),
+            None if !candidates.is_empty() => {
+                format!("`{}` may be any of: {}; ask for one of them", name.repository, candidates.join(", "))
+            }
+            None => format!("no release holds `{}`", name.repository),
+        };
+        Refusal::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", why)
+    })
 }
 
 fn unknown_blob(name: &Name, digest: Digest) -> Refusal {
@@ -153,22 +154,26 @@ async fn manifest(
     name: &Name,
     reference: &Reference,
 ) -> Result<Response, Refusal> {
-    let (digest, asked) = match reference {
-        Reference::Digest(digest) => (*digest, digest.to_string()),
+    let catalog = &snapshot.catalog;
+    let entry = match reference {
+        // A digest says all that there is to say, under whatever name.
+        Reference::Digest(digest) => catalog.manifest(*digest).ok_or_else(|| {
+            if catalog.is_absent(*digest) {
+                let why = format!(
+                    "`{digest}` of `{}` was left out of the release: its platform was not chosen",
+                    name.asked
+                );
+                return Refusal::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", why);
+            }
+            unknown_manifest(name, &digest.to_string())
+        })?,
         Reference::Tag(tag) => {
-            let found = snapshot.catalog.resolve_tag(name.registry.as_deref(), &name.repository, tag);
-            let found = found.ok_or_else(|| {
-                let registry = name.registry.as_deref();
-                match snapshot.catalog.resolve_repository(registry, &name.repository) {
-                    Some(_) => unknown_manifest(name, tag),
-                    None => unknown_name(name, &snapshot.catalog),
-                }
-            })?;
-            (found.digest, tag.clone())
+            let found = catalog.resolve_tag(None, find(catalog, name)?, tag);
+            found.ok_or_else(|| unknown_manifest(name, tag))?
         }
     };
-    let entry = snapshot.catalog.manifest(digest).ok_or_else(|| unknown_manifest(name, &asked))?;
-    let opened = open(shared, digest).await?.ok_or_else(|| unknown_manifest(name, &asked))?;
+    let digest = entry.digest;
+    let opened = open(shared, entry).await?.ok_or_else(|| unknown_manifest(name, &digest.to_string()))?;
     if unchanged(&request.headers, digest) {
         return Ok(labelled(StatusCode::NOT_MODIFIED, digest, None));
     }
@@ -182,8 +187,15 @@ async fn manifest(
     Ok(response)
 }
 
-async fn blob(shared: &Shared, request: &Parts, name: &Name, digest: Digest) -> Result<Response, Refusal> {
-    let mut opened = open(shared, digest).await?.ok_or_else(|| unknown_blob(name, digest))?;
+async fn blob(
+    shared: &Shared,
+    request: &Parts,
+    snapshot: &Snapshot,
+    name: &Name,
+    digest: Digest,
+) -> Result<Response, Refusal> {
+    let entry = snapshot.catalog.blob(digest).ok_or_else(|| unknown_blob(name, digest))?;
+    let mut opened = open(shared, entry).await?.ok_or_else(|| unknown_blob(name, digest))?;
     let headers = &request.headers;
     if unchanged(headers, digest) {
         return Ok(labelled(StatusCode::NOT_MODIFIED, digest, None));
@@ -238,11 +250,17 @@ async fn blob(shared: &Shared, request: &Parts, name: &Name, digest: Digest) -> 
     Ok(response)
 }
 
-/// Opens a blob; `None` when it is not there, although the catalog knows it.
-async fn open(shared: &Shared, digest: Digest) -> Result<Option<Opened>, Refusal> {
+/// Opens a blob; `None` when it is not there, although the catalog knows it. One of another size
+/// than the catalog says is no better than one that cannot be read.
+async fn open(shared: &Shared, entry: &BlobEntry) -> Result<Option<Opened>, Refusal> {
+    let BlobEntry { digest, size, .. } = *entry;
     let content = shared.content.clone();
     let opened = tokio::task::spawn_blocking(move || content.open(digest)).await;
     match opened.map_err(std::io::Error::other).flatten() {
+        Ok(opened) if opened.size != size => {
+            let error = format!("it has {} bytes, wanted {size}", opened.size);
+            Err(broken(shared, Some(digest), &std::io::Error::other(error)))
+        }
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             shared.progress.warn(format!("blob `{digest}` is listed by a release, but not there"));
@@ -338,11 +356,11 @@ fn answer_bytes(status: StatusCode, media_type: &'static str, bytes: Vec<u8>) ->
 /// the next page where there is one.
 fn page(
     query: &Query,
-    all: &[String],
+    all: &[&str],
     path: &str,
-    body: impl FnOnce(&[String]) -> serde_json::Value,
+    body: impl FnOnce(&[&str]) -> serde_json::Value,
 ) -> Response {
-    let from = query.last.as_deref().map_or(0, |last| all.partition_point(|entry| entry.as_str() <= last));
+    let from = query.last.as_deref().map_or(0, |last| all.partition_point(|entry| *entry <= last));
     let rest = &all[from..];
     let part = &rest[..query.n.unwrap_or(rest.len()).min(rest.len())];
     let mut response = answer_bytes(StatusCode::OK, JSON, body(part).to_string().into_bytes());
@@ -401,7 +419,7 @@ mod tests {
 
     #[test]
     fn pages() {
-        let all: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        let all = ["a", "b", "c", "d"];
         let link = |query: &str| {
             let response = page(&Query::parse(query), &all, "/v2/x/tags/list", |part| json!(part.len()));
             response.headers().get(header::LINK).map(|link| link.to_str().unwrap().to_owned())

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Refusal, answer_bytes, open, read_whole, route::Name};
 use crate::fsio::limits;
-use crate::model::{BlobEntry, Digest, media_type};
+use crate::model::{Digest, media_type};
 use crate::seed::content::Snapshot;
 use crate::seed::server::Shared;
+use crate::store::Referrer;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -61,11 +62,12 @@ pub(super) async fn answer(
 ) -> Result<Response, Refusal> {
     let mut manifests = Vec::new();
     let catalog = &snapshot.catalog;
-    let full = catalog.resolve_repository(name.registry.as_deref(), &name.repository);
-    for referrer in full.map_or(&[][..], |full| catalog.referrers(full, subject)) {
-        let BlobEntry { digest, size, media_type } = &referrer.manifest;
-        let Some(opened) = open(shared, *digest).await? else { continue };
-        let bytes = read_whole(shared, *digest, opened, limits::MANIFEST).await?;
+    let repository = catalog.resolve_repository(name.registry.as_deref(), &name.repository);
+    for Referrer { manifest: entry, .. } in
+        repository.map_or(&[][..], |found| catalog.referrers(found, subject))
+    {
+        let Some(opened) = open(shared, entry).await? else { continue };
+        let bytes = read_whole(shared, entry.digest, opened, limits::MANIFEST).await?;
         // What the manifest itself says counts; the descriptors that others keep are known to lie.
         let manifest: Manifest = serde_json::from_slice(&bytes).unwrap_or_default();
         let found = manifest
@@ -76,9 +78,9 @@ pub(super) async fn answer(
             continue;
         }
         manifests.push(Descriptor {
-            media_type: media_type.clone(),
-            digest: *digest,
-            size: *size,
+            media_type: entry.media_type.clone(),
+            digest: entry.digest,
+            size: entry.size,
             artifact_type: found,
             annotations: manifest.annotations.unwrap_or_default(),
         });
