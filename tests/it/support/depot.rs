@@ -41,6 +41,31 @@ impl Server {
         assert!(line.starts_with("http://"), "serve says `{line}`:\n{}", fs::read_to_string(log).unwrap());
         Self { child, endpoint: line.trim().to_owned() }
     }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> &str {
+        self.endpoint.strip_prefix("http://").unwrap()
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has: with which code, and after what time.
+    #[track_caller]
+    pub fn stop(mut self) -> (Option<i32>, std::time::Duration) {
+        let begin = std::time::Instant::now();
+        run(Command::new("kill").arg(self.child.id().to_string())).ok();
+        (self.child.wait().unwrap().code(), begin.elapsed())
+    }
+
+    /// Peak of its resident memory in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// Threads that it has now.
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
 }
 
 impl Drop for Server {

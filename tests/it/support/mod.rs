@@ -5,7 +5,9 @@
 pub mod cluster;
 pub mod command;
 pub mod depot;
+pub mod http;
 pub mod liar;
 pub mod repository;
+pub mod served;
 pub mod shop;
 pub mod testbed;
