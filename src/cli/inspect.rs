@@ -21,7 +21,7 @@ pub struct Args {
     /// Public key that must have signed; may be given several times.
     #[arg(long, short, value_name = "PUB", value_delimiter = ',')]
     key: Vec<PathBuf>,
-    /// How to print it: `json` is the release document itself.
+    /// How to print it: `json` holds the release document, or the part of it, under `release`.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }

@@ -2,6 +2,7 @@
 //!
 //! The only place that prints. No bars and no colour on a pipe, with `--quiet` or `NO_COLOR`.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 
@@ -47,7 +48,7 @@ impl Ui {
     pub fn data(&self, text: &str) {
         self.suspended(|| {
             let mut out = io::stdout().lock();
-            let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+            let _ = writeln!(out, "{}", printable(text)).and_then(|()| out.flush());
         });
     }
 
@@ -81,7 +82,7 @@ impl Ui {
             Tint::Red => ("\u{1b}[1;31m", "\u{1b}[0m"),
         };
         self.suspended(|| {
-            let _ = writeln!(io::stderr().lock(), "{on}{label}{off}{text}");
+            let _ = writeln!(io::stderr().lock(), "{on}{label}{off}{}", printable(text));
         });
     }
 
@@ -153,6 +154,24 @@ impl Progress for Ui {
     }
 }
 
+/// Text that may quote what came from outside: control characters, which a terminal obeys, are
+/// shown instead.
+fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if harmful(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// An error at the edge: what to print and how to end.
 #[derive(Debug)]
 pub struct Failure {
@@ -207,6 +226,12 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_from_outside() {
+        assert_eq!(printable("fine\n\tü"), "fine\n\tü");
+        assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}c"), "a\\u{1b}[2Jb\\r\\u{9b}c");
+    }
 
     #[test]
     fn columns_line_up() {

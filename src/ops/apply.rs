@@ -3,6 +3,7 @@
 //! In order: signature, policy, space, ingest, Git, gate, plan, ledger, cluster, health, prune,
 //! retention. Each step refuses before it changes anything, and each can be cut and run again.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::{ClusterSettings, Error, Result, chain, keys};
 use crate::ledger::{self, Action, Entry};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Progress, ReleaseDocument, ReleaseName, ReleaseVersion};
-use crate::store::{Store, StoredRelease};
+use crate::store::{Store, StoreError, StoredRelease};
 use crate::{apply as cluster, seed};
 
 /// How far to go.
@@ -125,47 +126,52 @@ impl fmt::Display for Report {
 /// As the steps say; [`Error::Install`] once the cluster was touched.
 pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
     let trusted = keys::load_public(&options.keys)?;
+    if let Some(endpoint) = &options.endpoint {
+        check_endpoint(endpoint)?;
+    }
     let name = archives::display_name(&options.archive);
     let opened = archives::open(&options.archive, &trusted)?;
-    let report = if options.mode == Mode::DryRun {
+    if options.mode == Mode::DryRun {
         return dry_run(&options, opened, &progress).await.map_err(|error| error.in_refused_archive(&name));
-    } else {
-        let mut site = Site::open(&options.store, "apply")?;
-        let document = opened.release.document.clone();
-        let reason =
-            check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
-        // What was to leave the store leaves it before the new release needs the room.
-        if let Some(active) = site.ledger.active(&document.name) {
-            site.retain(&document.name, options.keep, active, progress.as_ref())?;
-        }
-        let (release, stored, skipped) =
-            seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
-        if let Err(error) = gate(&options, &site.store, &release, progress.as_ref()).await {
-            // Git clients follow what runs, not what could not be served.
-            site.git_follows_active(&document.name)?;
-            return Err(error);
-        }
-        if !site.ledger.is_seeded(release.digest()) {
-            let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
-            site.ledger.append(Timestamp::now(), entry)?;
-        }
-        let plan = match options.mode {
-            Mode::SeedOnly => None,
-            _ => Some(install_or_restore(&mut site, &options, &release, reason, &progress).await?),
-        };
-        site.retain(&document.name, options.keep, release.digest(), progress.as_ref())?;
-        Report {
-            format: 1,
-            done: if plan.is_some() { "installed" } else { "seeded" },
-            release: release.digest(),
-            name: document.name,
-            version: document.version,
-            stored,
-            skipped,
-            plan,
-        }
+    }
+    let mut site = Site::open(&options.store, "apply")?;
+    let document = opened.release.document.clone();
+    let reason = check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
+    // What was to leave the store leaves it before the new release needs the room; what a cut run
+    // has taken in of the new release stays.
+    let coming: HashSet<Digest> = document.blobs.iter().map(|blob| blob.digest).collect();
+    site.retain(&document.name, options.keep, opened.release.digest, &coming, progress.as_ref())?;
+    let (release, stored, skipped) =
+        seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
+    if let Err(error) = gate(&options, &site.store, &release, progress.as_ref()).await {
+        // Git clients follow what runs, not what could not be served.
+        site.git_follows_active(&document.name)?;
+        return Err(error);
+    }
+    if !site.ledger.is_seeded(release.digest()) {
+        let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
+        site.ledger.append(Timestamp::now(), entry)?;
+    }
+    let plan = match options.mode {
+        Mode::SeedOnly => None,
+        _ => Some(install_or_restore(&mut site, &options, &release, reason, &progress).await?),
     };
-    Ok(report)
+    let retained =
+        site.retain(&document.name, options.keep, release.digest(), &HashSet::new(), progress.as_ref());
+    if let Err(error) = retained {
+        // The work is done; this is no reason to call it failed.
+        progress.warn(format!("what was to leave the store is still there: {}", chain(&error)));
+    }
+    Ok(Report {
+        format: 1,
+        done: if plan.is_some() { "installed" } else { "seeded" },
+        release: release.digest(),
+        name: document.name,
+        version: document.version,
+        stored,
+        skipped,
+        plan,
+    })
 }
 
 /// The sequence never goes down, unless there is a reason that the ledger can keep.
@@ -206,12 +212,21 @@ fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result
     let Opened { release, source } = opened;
     // The pack of the Git bundle stands in the repository too, with an index beside it.
     let bundle = release.document.blob(release.document.git.bundle).map_or(0, |blob| blob.size);
-    let keep: Vec<Digest> = site.ledger.ran(&release.document.name).into_iter().take(1).collect();
+    // What `--keep 1` would leave: the active release, and all of other names.
+    let active = site.ledger.active(&release.document.name);
+    let others = site
+        .store
+        .releases()?
+        .into_iter()
+        .filter(|other| other.document().name != release.document.name || Some(other.digest()) == active);
+    let keep: Vec<Digest> = others.map(|release| release.digest()).collect();
     site.store.check_space(&release.document.blobs, bundle.saturating_mul(2), &keep)?;
     let sink = site.store.ingest();
     let streamed = archives::stream(source, &release, &sink, "taking in", progress.as_ref())?;
     let ingested = sink.finish()?;
     let stored = site.store.record(&release, Timestamp::now())?;
+    // It has come in; names lead to what runs until the cluster is to change.
+    site.reindex(None)?;
     site.switch_git(&release.document.name, release.digest)?;
     Ok((stored, ingested.bytes, streamed.skipped_bytes))
 }
@@ -237,7 +252,12 @@ pub(super) fn endpoint(given: Option<&str>, store: &Store) -> Result<String> {
             None => return Err(Error::NoEndpoint { store: store.folder().to_owned() }),
         },
     };
-    // It becomes part of URLs and of configuration files: nothing in it may mean anything there.
+    check_endpoint(&endpoint)?;
+    Ok(endpoint)
+}
+
+/// It becomes part of URLs and of configuration files: nothing in it may mean anything there.
+pub(super) fn check_endpoint(endpoint: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_~[]".contains(c);
     let address = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
     if address.is_none_or(str::is_empty) || !endpoint.chars().all(plain) {
@@ -246,7 +266,7 @@ pub(super) fn endpoint(given: Option<&str>, store: &Store) -> Result<String> {
             hint: "give a URL such as `http://127.0.0.1:5050`".into(),
         });
     }
-    Ok(endpoint)
+    Ok(())
 }
 
 /// Installs the release; when that fails after the cluster was touched, restores the one before.
@@ -280,37 +300,46 @@ async fn install_or_restore(
         return Err(Error::Install { release: failed, restored: None, why, hint });
     };
     progress.warn(format!("{failed} did not take ({why}); restoring {}", site.title(before)));
-    let prior = known(&site.store, before)?;
-    site.switch_git(&release.document().name, before)?;
-    let change = Change {
-        action: Action::Restore,
-        release: &prior,
-        reason: Some(format!("{failed} did not take")),
-        timeout: options.timeout,
-    };
-    match install::install(site, &connection, change, progress).await {
-        Ok(_) => Err(Error::Install { release: failed, restored: Some(prior.title()), why, hint }),
+    match restore(site, &connection, before, &failed, options.timeout, progress).await {
+        Ok(title) => Err(Error::Install { release: failed, restored: Some(title), why, hint }),
         Err(error) => Err(Error::Install {
             release: failed,
             restored: None,
-            why: format!("{why}; and {} could not be restored: {}", prior.title(), chain(&error)),
+            why: format!("{why}; and {} could not be restored: {}", site.title(before), chain(&error)),
             hint: "when the cluster answers again: `fleetpack rollback`".into(),
         }),
     }
+}
+
+/// Brings the cluster back to the release before; answers with its title.
+async fn restore(
+    site: &mut Site,
+    connection: &cluster::Cluster,
+    before: Digest,
+    failed: &str,
+    timeout: Duration,
+    progress: &Arc<dyn Progress>,
+) -> Result<String> {
+    let prior = known(&site.store, before)?;
+    site.switch_git(&prior.document().name, before)?;
+    let reason = Some(format!("{failed} did not take"));
+    let change = Change { action: Action::Restore, release: &prior, reason, timeout };
+    install::install(site, connection, change, progress).await?;
+    Ok(prior.title())
 }
 
 /// Reads the rendered manifests from the archive alone, and asks the cluster what would change.
 async fn dry_run(options: &Options, opened: Opened, progress: &Arc<dyn Progress>) -> Result<Report> {
     let document = opened.release.document.clone();
     let digest = opened.release.digest;
-    if options.store.exists() {
-        let store = Store::open_read_only(&options.store)?;
-        check_sequence(
-            &store,
-            &ledger::read(store.folder())?,
-            &document,
-            options.allow_downgrade.as_deref(),
-        )?;
+    match Store::open_read_only(&options.store) {
+        Ok(store) => {
+            let history = ledger::read(store.folder())?;
+            check_sequence(&store, &history, &document, options.allow_downgrade.as_deref())?;
+        }
+        // The first apply makes it.
+        Err(StoreError::Absent { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
     let layer = archives::read_rendered(opened, progress.as_ref())?;
     let objects = install::release_objects(digest, &document, layer.as_slice())?;

@@ -3,6 +3,7 @@
 //!
 //! Bracketed in the ledger: begin, a step for each stage, then succeed or fail.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use super::{Error, Result, chain};
 use crate::apply::{self, Cluster, PlanOptions, ReleaseObjects, StepSink};
 use crate::archive::rendered;
-use crate::ledger::{Action, Entry, Ledger};
+use crate::ledger::{Action, Entry, Ledger, LedgerError};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Event, Progress, ReleaseDocument, ReleaseName};
 use crate::store::{Store, StoreWriter, StoredRelease, git};
@@ -82,24 +83,41 @@ impl Site {
         }
     }
 
-    /// Keeps the releases of `name` that last ran, `keep` of them, and `also`; drops the others.
+    /// What the last attempt of each name aimed at, `first` before all: these win tags and names.
+    fn aims(&self, first: Option<Digest>) -> Vec<Digest> {
+        let aimed = self.ledger.names().filter_map(|name| self.ledger.target(name));
+        first.into_iter().chain(aimed).collect()
+    }
+
+    /// Writes the store's index anew in the order in which `serve` resolves tags.
+    pub(super) fn reindex(&self, first: Option<Digest>) -> Result<()> {
+        Ok(self.store.reindex(&self.aims(first))?)
+    }
+
+    /// Keeps the releases of `name` that last ran, `keep` of them, the one that the last attempt
+    /// aimed at (it may run, whole or in parts), and `also`; drops the others, and all blobs that
+    /// no kept release needs but those in `spare`, which are about to be asked for.
     pub(super) fn retain(
         &mut self,
         name: &ReleaseName,
         keep: usize,
         also: Digest,
+        spare: &HashSet<Digest>,
         progress: &dyn Progress,
     ) -> Result<()> {
         let mut kept: Vec<Digest> = self.ledger.ran(name).into_iter().take(keep.max(1)).collect();
+        kept.extend(self.ledger.target(name));
         kept.push(also);
-        let all = self.store.releases()?;
-        let (stay, go): (Vec<_>, Vec<_>) = all
-            .iter()
+        let aims = self.aims(None);
+        let (mut stay, go): (Vec<_>, Vec<_>) = self
+            .store
+            .releases()?
+            .into_iter()
             .partition(|release| release.document().name != *name || kept.contains(&release.digest()));
-        if go.is_empty() {
+        // A store without a release that stays has nothing to tell leftovers from what is to come.
+        if stay.is_empty() || (go.is_empty() && self.store.unneeded(&stay, spare)?.is_empty()) {
             return Ok(());
         }
-        let stay: Vec<Digest> = stay.iter().map(|release| release.digest()).collect();
         // The ledger says it first: whoever reads it after a cut does not count on a release
         // that may be half gone.
         for release in &go {
@@ -107,7 +125,11 @@ impl Site {
                 .append(Timestamp::now(), Entry::Dropped { name: name.clone(), release: release.digest() })?;
             progress.note(format!("{} leaves the store", release.title()));
         }
-        self.store.retire(&stay)?;
+        stay.sort_by_key(|release| {
+            aims.iter().position(|aim| *aim == release.digest()).unwrap_or(aims.len())
+        });
+        let stay: Vec<Digest> = stay.iter().map(StoredRelease::digest).collect();
+        self.store.retire(&stay, spare)?;
         Ok(())
     }
 }
@@ -152,9 +174,15 @@ struct Steps<'a> {
     attempt: u64,
 }
 
+impl Steps<'_> {
+    fn mark(&mut self, step: &str) -> std::result::Result<u64, LedgerError> {
+        self.ledger.append(Timestamp::now(), Entry::Step { attempt: self.attempt, step: step.to_owned() })
+    }
+}
+
 impl StepSink for Steps<'_> {
     fn step(&mut self, step: &str) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.ledger.append(Timestamp::now(), Entry::Step { attempt: self.attempt, step: step.to_owned() })?;
+        self.mark(step)?;
         Ok(())
     }
 }
@@ -180,16 +208,16 @@ pub(super) async fn install(
     let release = change.release;
     let objects = stored_objects(&site.store, release)?;
     let (seen, plan) = look(cluster, objects, progress.as_ref()).await?;
+    // What nodes and layout tools are led to is right before the first of them asks.
+    site.reindex(Some(release.digest()))?;
     let name = &release.document().name;
     let attempt =
         site.ledger.begin(Timestamp::now(), name, change.action, release.digest(), change.reason)?;
+    let mut steps = Steps { ledger: &mut site.ledger, attempt };
     let work = async {
-        let mut steps = Steps { ledger: &mut site.ledger, attempt };
         apply::execute(cluster, &seen, &plan, &mut steps, progress.as_ref()).await?;
         apply::wait(cluster, &seen, change.timeout, progress.as_ref()).await?;
-        steps
-            .step("healthy")
-            .map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
+        steps.mark("healthy")?;
         let pruned = apply::prune(cluster, &seen, &plan, change.timeout, progress.as_ref()).await?;
         for object in &pruned.deleted {
             progress.note(format!("deleted {object}"));
@@ -197,29 +225,24 @@ pub(super) async fn install(
         for (object, why) in &pruned.lingering {
             progress.warn(format!("{object} is still going away: {why}"));
         }
-        steps
-            .step("pruned")
-            .map_err(|error| Error::io("write", Path::new("the ledger"), std::io::Error::other(error)))?;
+        steps.mark("pruned")?;
+        steps.ledger.append(Timestamp::now(), Entry::Succeed { attempt })?;
         Ok::<_, Error>(())
     };
-    match work.await {
-        Ok(()) => {
-            site.ledger.append(Timestamp::now(), Entry::Succeed { attempt })?;
-            Ok(plan)
-        }
-        Err(error) => {
-            let why = chain(&error);
-            site.ledger
-                .append(Timestamp::now(), Entry::Fail { attempt, error: why.chars().take(2000).collect() })?;
-            Err(Error::Install {
-                release: release.title(),
-                restored: None,
-                why,
-                hint: error.hint().unwrap_or_else(|| {
-                    "see what the cluster says, then run the same command again, or `fleetpack rollback`"
-                        .into()
-                }),
-            })
-        }
+    let Err(error) = work.await else { return Ok(plan) };
+    let mut why = chain(&error);
+    let entry = Entry::Fail { attempt, error: why.chars().take(2000).collect() };
+    if let Err(unwritten) = site.ledger.append(Timestamp::now(), entry) {
+        // The cluster was touched, and that is what the caller must hear; a `begin` without an end
+        // reads as one that was cut.
+        why = format!("{why}; and the ledger does not say so: {}", chain(&unwritten));
     }
+    Err(Error::Install {
+        release: release.title(),
+        restored: None,
+        why,
+        hint: error.hint().unwrap_or_else(|| {
+            "see what the cluster says, then run the same command again, or `fleetpack rollback`".into()
+        }),
+    })
 }

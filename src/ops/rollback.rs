@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::install::{self, Change, Site};
 use super::{ClusterSettings, Error, Result, apply};
 use crate::apply as cluster;
-use crate::ledger::{self, Action};
+use crate::ledger::{self, Action, Outcome};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Progress, ReleaseName, ReleaseVersion};
 use crate::seed;
@@ -97,8 +97,21 @@ fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Sto
     }
 }
 
-/// The release to go to. After a cut that is the active one, which the cut attempt was to replace;
-/// otherwise the one that ran before it.
+/// The release to go to, where none was named:
+///
+/// * an attempt to go back that did not end well is taken up again, to the same release;
+/// * after another release was begun and did not come to run, it is the active one;
+/// * otherwise it is the one that ran before the active one and is still kept.
+fn target(name: &ReleaseName, history: &ledger::History, kept: &[Digest]) -> Option<Digest> {
+    let active = history.active(name);
+    let open = history.last_attempt(name).filter(|last| !matches!(last.outcome, Outcome::Succeeded { .. }));
+    match open {
+        Some(last) if last.action != Action::Apply => Some(last.release),
+        Some(last) if Some(last.release) != active => active,
+        _ => history.ran(name).into_iter().find(|release| Some(*release) != active && kept.contains(release)),
+    }
+}
+
 fn pick_release(
     options: &Options,
     name: &ReleaseName,
@@ -108,15 +121,10 @@ fn pick_release(
     if let Some(text) = &options.to {
         return Ok(store.release(text, Some(name))?);
     }
-    let active = history.active(name);
-    let cut = history.last_attempt(name).is_some_and(|attempt| {
-        Some(attempt.release) != active && !matches!(attempt.outcome, ledger::Outcome::Succeeded { .. })
-    });
-    let target =
-        if cut { active } else { history.ran(name).into_iter().find(|release| Some(*release) != active) };
-    let Some(target) = target else {
+    let kept: Vec<Digest> = store.releases()?.iter().map(StoredRelease::digest).collect();
+    let Some(target) = target(name, history, &kept) else {
         return Err(Error::NoRelease {
-            what: format!("no release of `{name}` ran here before the present one"),
+            what: format!("the store keeps no release of `{name}` that ran before the present one"),
         });
     };
     apply::known(store, target)
@@ -167,6 +175,72 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     };
     let change =
         Change { action: Action::Rollback, release: &release, reason: None, timeout: options.timeout };
-    let plan = install::install(&mut site, &connection, change, &progress).await?;
-    Ok(report(&release, "rolledBack", plan))
+    match install::install(&mut site, &connection, change, &progress).await {
+        Ok(plan) => Ok(report(&release, "rolledBack", plan)),
+        Err(error) => {
+            if !matches!(error, Error::Install { .. }) {
+                // Nothing was changed in the cluster.
+                site.git_follows_active(&name)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::fsio::FolderLock;
+    use crate::ledger::{Entry, Ledger};
+
+    /// Plays attempts (action, release, whether it succeeded; none: it was cut) and answers with
+    /// the release to go to, if all of them are kept but `dropped`.
+    fn after(attempts: &[(Action, &str, Option<bool>)], dropped: &[&str]) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(folder.path(), "test").unwrap();
+        let mut ledger = Ledger::open(folder.path(), &lock).unwrap();
+        let name: ReleaseName = "shop".parse().unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        for (action, release, outcome) in attempts {
+            let attempt = ledger.begin(now, &name, *action, Digest::of(release.as_bytes()), None).unwrap();
+            let end = match outcome {
+                None => continue,
+                Some(true) => Entry::Succeed { attempt },
+                Some(false) => Entry::Fail { attempt, error: "x".into() },
+            };
+            ledger.append(now, end).unwrap();
+        }
+        let all = ["1", "2", "3"];
+        let kept: Vec<Digest> =
+            all.iter().filter(|r| !dropped.contains(r)).map(|r| Digest::of(r.as_bytes())).collect();
+        let found = target(&name, &ledger, &kept)?;
+        all.iter().find(|release| Digest::of(release.as_bytes()) == found).map(|r| (*r).to_owned())
+    }
+
+    #[test]
+    fn where_a_rollback_goes() {
+        use Action::{Apply, Restore, Rollback};
+        let (ran, failed, cut) = (Some(true), Some(false), None);
+        let begin = [(Apply, "1", ran), (Apply, "2", ran)];
+        let go = |more: &[(Action, &str, Option<bool>)]| after(&[&begin[..], more].concat(), &[]);
+        assert_eq!(after(&begin[..1], &[]), None, "nothing ran before the first release");
+        assert_eq!(after(&[(Apply, "1", cut)], &[]), None, "nor when it was cut");
+        assert_eq!(go(&[]).as_deref(), Some("1"));
+        assert_eq!(after(&begin, &["1"]), None, "what left the store is nowhere to go to");
+        // Another release was begun, and cut, or failed and was not restored.
+        assert_eq!(go(&[(Apply, "3", cut)]).as_deref(), Some("2"));
+        assert_eq!(go(&[(Apply, "3", failed)]).as_deref(), Some("2"));
+        // It was restored, or that did not work or was cut either.
+        assert_eq!(go(&[(Apply, "3", failed), (Restore, "2", ran)]).as_deref(), Some("1"));
+        assert_eq!(go(&[(Apply, "3", failed), (Restore, "2", failed)]).as_deref(), Some("2"));
+        assert_eq!(go(&[(Apply, "3", failed), (Restore, "2", cut)]).as_deref(), Some("2"));
+        // Back and forth; one that was cut or failed is taken up again.
+        assert_eq!(go(&[(Rollback, "1", ran)]).as_deref(), Some("2"));
+        assert_eq!(go(&[(Rollback, "1", cut)]).as_deref(), Some("1"));
+        assert_eq!(go(&[(Rollback, "1", failed)]).as_deref(), Some("1"));
+        // The active release, applied again, did not take.
+        assert_eq!(go(&[(Apply, "2", failed)]).as_deref(), Some("1"));
+    }
 }

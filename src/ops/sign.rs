@@ -27,6 +27,12 @@ pub struct Report {
 ///
 /// When the archive is not whole, the key has signed it already, or it cannot be written.
 pub fn sign(path: &Path, output: Option<&Path>, key: &PrivateKey, progress: &dyn Progress) -> Result<Report> {
+    if path == Path::new("-") {
+        return Err(Error::Usage {
+            what: "standard input cannot be signed: the signature goes into the file".into(),
+            hint: "name the archive".into(),
+        });
+    }
     let name = archives::display_name(path);
     let mut source = archives::source(path)?;
     let release = archive::read_head(&mut source)

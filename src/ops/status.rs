@@ -23,7 +23,7 @@ pub struct Status {
     pub endpoint: Option<String>,
     /// The active release of each name.
     pub active: Vec<ReleaseState>,
-    /// Attempts that were cut.
+    /// Attempts that run now, or were cut.
     pub unfinished: Vec<Entry>,
     /// Every release that the store keeps.
     pub releases: Vec<ReleaseState>,
@@ -72,7 +72,7 @@ pub struct Entry {
     /// Its version, where the store still has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<ReleaseVersion>,
-    /// `succeeded`, `failed`, `cut` or `superseded`.
+    /// `succeeded`, `failed`, `unfinished` (it runs now, or was cut) or `superseded` (another began before it ended).
     pub outcome: &'static str,
     /// The error of one that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +156,7 @@ pub fn history(path: &Path) -> Result<History> {
 
 fn entry(attempt: &Attempt, releases: &[StoredRelease]) -> Entry {
     let (outcome, error) = match &attempt.outcome {
-        Outcome::Unfinished => ("cut", None),
+        Outcome::Unfinished => ("unfinished", None),
         Outcome::Superseded => ("superseded", None),
         Outcome::Succeeded { .. } => ("succeeded", None),
         Outcome::Failed { error, .. } => ("failed", Some(error.clone())),
@@ -201,13 +201,14 @@ impl fmt::Display for Status {
                 state.own / 1_000_000,
             )?;
         }
-        for cut in &self.unfinished {
+        for open in &self.unfinished {
             write!(
                 f,
-                "\n! {} of {} was cut at {}: run the same command again",
-                cut.action,
-                cut.release.short(),
-                cut.began
+                "\n! {} of {} {} began at {} and has not ended: it runs now, or was cut; the same command finishes it",
+                open.action,
+                open.name,
+                open.release.short(),
+                open.began
             )?;
         }
         Ok(())

@@ -98,8 +98,28 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Blobs, with their sizes, that neither a release in `kept` needs nor `spare` names: what a cut
+    /// ingest left behind.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of blobs cannot be read.
+    pub fn unneeded(
+        &self,
+        kept: &[StoredRelease],
+        spare: &HashSet<Digest>,
+    ) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let needed: HashSet<Digest> =
+            kept.iter().flat_map(StoredRelease::blobs).map(|blob| blob.digest).collect();
+        let unneeded = |digest: &Digest| !needed.contains(digest) && !spare.contains(digest);
+        Ok(self.blob_files()?.into_iter().filter(|(digest, _)| unneeded(digest)).collect())
+    }
+}
+
 impl StoreWriter {
-    /// Drops every release that is not in `keep`, and every blob that no release in `keep` needs.
+    /// Drops every release that is not in `keep`, and every blob that no release in `keep` needs,
+    /// but for those in `spare`: they belong to what is about to come in.
     /// Safe against a cut anywhere: a release is gone before the first of its blobs, and the same
     /// call again finishes the work. The order of `keep` says whose names win in the index.
     ///
@@ -107,14 +127,12 @@ impl StoreWriter {
     ///
     /// When nothing would be kept, a release in `keep` is not there or cannot be read (then nothing
     /// was dropped), or a file cannot be removed.
-    pub fn retire(&self, keep: &[Digest]) -> Result<Retired, StoreError> {
+    pub fn retire(&self, keep: &[Digest], spare: &HashSet<Digest>) -> Result<Retired, StoreError> {
         if keep.is_empty() {
             return Err(StoreError::KeepsNothing);
         }
         // 1. All that is kept can be read, and so is known in full.
         let kept = keep.iter().map(|digest| self.load(*digest)).collect::<Result<Vec<_>, _>>()?;
-        let needed: HashSet<Digest> =
-            kept.iter().flat_map(StoredRelease::blobs).map(|blob| blob.digest).collect();
         let mut retired = Retired::default();
         // 2. The others are releases no more, durably. One that cannot be read goes as well.
         for digest in self.release_digests()?.into_iter().filter(|digest| !keep.contains(digest)) {
@@ -125,9 +143,10 @@ impl StoreWriter {
         let folder = self.releases_folder();
         sync_folder(&folder).map_err(|source| StoreError::Io { what: "sync", path: folder, source })?;
         // 3. No name leads to what goes now.
-        self.write_index(&ordered(kept, keep))?;
+        let kept = ordered(kept, keep);
+        self.write_index(&kept)?;
         // 4. Blobs that nobody needs.
-        for (digest, size) in self.blob_files()?.into_iter().filter(|(digest, _)| !needed.contains(digest)) {
+        for (digest, size) in self.unneeded(&kept, spare)? {
             remove(&self.blob_path(digest))?;
             retired.blobs += 1;
             retired.bytes = retired.bytes.saturating_add(size);
@@ -211,7 +230,7 @@ mod tests {
                 keep.push(0);
             }
             let digests: Vec<Digest> = keep.iter().map(|at| samples[*at].release_digest()).collect();
-            let retired = writer.retire(&digests).unwrap();
+            let retired = writer.retire(&digests, &HashSet::new()).unwrap();
             assert_eq!(retired.releases.len(), samples.len() - keep.len(), "round {round}");
             let stored = writer.releases().unwrap();
             assert_eq!(stored.len(), keep.len());
@@ -225,7 +244,7 @@ mod tests {
             }
             let left: HashSet<Digest> = writer.blob_files().unwrap().into_keys().collect();
             assert_eq!(left, needed, "round {round}: nothing is left over");
-            let again = writer.retire(&digests).unwrap();
+            let again = writer.retire(&digests, &HashSet::new()).unwrap();
             assert_eq!((again.blobs, again.releases.len()), (0, 0), "a second time finds nothing to do");
         }
     }
@@ -251,7 +270,7 @@ mod tests {
             }
             let kept = &writer.releases().unwrap()[0];
             writer.complete(kept).unwrap();
-            writer.retire(&[new.release_digest()]).unwrap();
+            writer.retire(&[new.release_digest()], &HashSet::new()).unwrap();
             writer.complete(kept).unwrap();
             assert!(own(&old).iter().all(|digest| !writer.blob_path(*digest).exists()));
         }
@@ -264,17 +283,31 @@ mod tests {
         let (one, two) = (Sample::new("shop", "1", &[]), Sample::new("shop", "2", &[]));
         one.ingest(&writer, 1);
         two.ingest(&writer, 2);
-        assert!(matches!(writer.retire(&[]), Err(StoreError::KeepsNothing)));
-        let error = writer.retire(&[one.release_digest(), Digest::of(b"none")]).unwrap_err();
+        assert!(matches!(writer.retire(&[], &HashSet::new()), Err(StoreError::KeepsNothing)));
+        let error = writer.retire(&[one.release_digest(), Digest::of(b"none")], &HashSet::new()).unwrap_err();
         assert!(matches!(error, StoreError::NoRelease { .. }), "{error}");
         // A kept release that cannot be read: nobody knows what it needs.
         fs::write(writer.blob_path(one.envelope.document.digest), b"x").unwrap();
-        assert!(writer.retire(&[one.release_digest()]).is_err());
+        assert!(writer.retire(&[one.release_digest()], &HashSet::new()).is_err());
         assert_eq!(writer.release_digests().unwrap().len(), 2);
         writer.complete(&writer.load(two.release_digest()).unwrap()).unwrap();
         // One that is not kept may be unreadable, and goes.
-        let retired = writer.retire(&[two.release_digest()]).unwrap();
+        let retired = writer.retire(&[two.release_digest()], &HashSet::new()).unwrap();
         assert!(matches!(retired.releases[..], [(digest, None)] if digest == one.release_digest()));
+    }
+
+    #[test]
+    fn what_is_about_to_come_in_is_spared() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Store::open_or_create(folder.path(), "test").unwrap();
+        let one = Sample::new("shop", "1", &[]);
+        one.ingest(&writer, 1);
+        let (mine, other) = (Digest::of(b"of a cut ingest"), Digest::of(b"of nobody"));
+        writer.put_all([&b"of a cut ingest"[..], b"of nobody"]).unwrap();
+        let spare = HashSet::from([mine]);
+        assert_eq!(writer.unneeded(&writer.releases().unwrap(), &spare).unwrap(), [(other, 9)]);
+        assert_eq!(writer.retire(&[one.release_digest()], &spare).unwrap().blobs, 1);
+        assert!(writer.blob_path(mine).exists() && !writer.blob_path(other).exists());
     }
 
     #[test]

@@ -19,6 +19,13 @@ fn ledger(depot: &Depot) -> String {
     fs::read_to_string(depot.folder.join("store/ledger.jsonl")).unwrap_or_default()
 }
 
+/// The first name in the store's own index: what wins over the others.
+fn first_name(depot: &Depot) -> String {
+    let bytes = fs::read(depot.folder.join("store/index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_release_is_applied_changed_pruned_and_rolled_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,8 +49,17 @@ fn a_release_is_applied_changed_pruned_and_rolled_back() {
     assert_eq!(value(cluster, &depot), "2");
     depot.site(&["rollback", "--to", "9"]).refused(2, &["`9`"]);
 
+    // Seeded and not yet applied: applying it takes nothing in again. A blob that a cut ingest left
+    // behind goes.
+    let leftover = folder.path().join("store/blobs/sha256").join("0".repeat(64));
+    fs::write(&leftover, "left over").unwrap();
+    depot.apply(&three, &["--seed-only"]).ok();
+    assert!(!leftover.exists());
+    assert_eq!(first_name(&depot), "fleetpack/depot-way:2-release", "names lead to what runs");
     // The third release pushes out the one that ran longest ago; the last two stay complete.
-    depot.apply(&three, &[]).ok();
+    let report = depot.apply(&three, &["--format", "json"]).ok().json();
+    assert_eq!(report["stored"], 0, "{report}");
+    assert_eq!(first_name(&depot), "fleetpack/depot-way:3-release");
     let status = depot.site(&["status", "--format", "json"]).ok().json();
     let kept: Vec<&str> = status["releases"]
         .as_array()
@@ -55,6 +71,7 @@ fn a_release_is_applied_changed_pruned_and_rolled_back() {
     assert!(status["releases"].as_array().unwrap().iter().all(|release| release["complete"] == true));
     depot.site(&["rollback"]).ok();
     assert_eq!(value(cluster, &depot), "2");
+    assert_eq!(first_name(&depot), "fleetpack/depot-way:2-release");
 }
 
 #[test]
@@ -84,6 +101,7 @@ fn a_cluster_that_cannot_be_reached_changes_nothing() {
         config
     });
     depot.kubeconfig = config;
+    depot.apply(&one, &["--endpoint", "127.0.0.1:5050"]).refused(2, &["`127.0.0.1:5050`"]);
     depot.apply(&one, &[]).refused(1, &["https://127.0.0.1:9"]);
     assert!(!ledger(&depot).contains("\"begin\""), "the cluster was not to be touched");
     // One that answers and refuses.
@@ -94,6 +112,15 @@ fn a_cluster_that_cannot_be_reached_changes_nothing() {
     depot.apply(&one, &[]).refused(1, &["nauthorized"]);
     assert!(!ledger(&depot).contains("\"begin\""), "the cluster was not to be touched");
     depot.kubeconfig = cluster.kubeconfig.clone();
+    // A plan needs no store, and makes none.
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    for store in ["none", "empty"] {
+        let mut command = depot.fleetpack();
+        command.args(["apply", "--dry-run", "--key", "release.pub", "--store", store]).arg(&one);
+        assert!(run(&mut command).ok().stdout.contains("this was a dry run"));
+    }
+    assert!(!folder.path().join("none").exists());
+    assert_eq!(fs::read_dir(folder.path().join("empty")).unwrap().count(), 0);
     depot.apply(&one, &[]).ok();
 }
 
@@ -250,5 +277,6 @@ fn the_command_line_refuses_what_makes_no_sense() {
     bad(&["apply", "x.tar", "--key", "k", "--timeout", "soon"], &["soon", "90s"]);
     bad(&["build", "--platform", "amd64"], &["os/architecture"]);
     bad(&["serve", "--archive", "x.tar"], &["--key"]);
+    bad(&["sign", "-", "--key", "k"], &["standard input"]);
     bad(&["frobnicate"], &["frobnicate"]);
 }

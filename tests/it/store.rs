@@ -338,7 +338,7 @@ fn child_that_writes_until_it_is_killed() {
         draft.ingest(&store);
         let release = store.record(&release, Timestamp::from_second(i64::from(number)).unwrap()).unwrap();
         if let Some(before) = store.releases().unwrap().get(1) {
-            store.retire(&[release.digest(), before.digest()]).unwrap();
+            store.retire(&[release.digest(), before.digest()], &std::collections::HashSet::new()).unwrap();
         }
     }
 }
