@@ -62,7 +62,7 @@ json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand verify" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -s k -l key -d 'Public key that must have signed; may be given several times' -r -F
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -l format -d 'How to print it: `json` is the release document itself' -r -f -a "text\t'For people'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -l format -d 'How to print it: `json` holds the release document, or the part of it, under `release`' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand inspect" -s h -l help -d 'Print help (see more with \'--help\')'

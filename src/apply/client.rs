@@ -338,19 +338,9 @@ pub(super) fn shorten(text: &str) -> String {
     format!("{head} … {tail}")
 }
 
-/// All causes of an error in one line, each said once.
+/// All causes of an error in one line, each said once, and not at any length.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        next = cause.source();
-    }
-    shorten(&text)
+    shorten(&crate::model::chain(error))
 }
 
 fn transport(error: &kube::Error) -> CallError {

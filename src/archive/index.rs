@@ -13,12 +13,21 @@ use crate::model::{Digest, ReleaseDocument, media_type};
 /// The content of `oci-layout` (OCI Image Specification, "OCI Image Layout").
 pub const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
 
+/// An image index (OCI Image Specification, "OCI Image Index") as this crate writes it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Index<'a> {
+pub struct Index<'a> {
     schema_version: u32,
-    media_type: &'a str,
+    media_type: &'static str,
     manifests: Vec<Descriptor<'a>>,
+}
+
+impl<'a> Index<'a> {
+    /// The index that lists `manifests`.
+    #[must_use]
+    pub const fn of(manifests: Vec<Descriptor<'a>>) -> Self {
+        Self { schema_version: 2, media_type: media_type::OCI_INDEX, manifests }
+    }
 }
 
 /// `index.json` of `document` with the release manifest `manifest` and the signatures `bundles` (in
@@ -65,10 +74,9 @@ pub fn build(document: &ReleaseDocument, manifest: &[u8], bundles: &[Vec<u8>]) -
         artifact_type: Some(media_type::SIGSTORE_BUNDLE),
         ..Descriptor::new(media_type::OCI_MANIFEST, digest, size)
     };
-    let index = |manifests| Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests };
     let largest = entry(Digest::from_raw([0; 32]), signature::largest_referrer(manifest.len() as u64));
     let room = limits::SIGNATURES * (to_json(&largest).len() + ",".len());
-    let bare = to_json(&index(manifests.clone())).len();
+    let bare = to_json(&Index::of(manifests.clone())).len();
     let size = bare + room + "\n".len();
     if size as u64 > limits::INDEX_JSON {
         let found = format!("{size} bytes");
@@ -78,7 +86,7 @@ pub fn build(document: &ReleaseDocument, manifest: &[u8], bundles: &[Vec<u8>]) -
         let referrer = signature::referrer(bundle, manifest);
         manifests.push(entry(Digest::of(&referrer), referrer.len() as u64));
     }
-    let mut bytes = to_json(&index(manifests));
+    let mut bytes = to_json(&Index::of(manifests));
     if bytes.len() >= size {
         let why = format!("{} of them do not fit `index.json`", bundles.len());
         return Err(ArchiveError::Signatures { why });

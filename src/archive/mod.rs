@@ -6,7 +6,7 @@
 
 pub mod access;
 pub mod closure;
-mod descriptor;
+pub mod descriptor;
 pub mod document;
 pub mod error;
 pub mod head;

@@ -193,7 +193,7 @@ impl Failure {
 
 impl From<crate::ops::Error> for Failure {
     fn from(error: crate::ops::Error) -> Self {
-        Self { message: crate::ops::chain(&error), hint: error.hint(), class: error.class() }
+        Self { message: crate::model::chain(&error), hint: error.hint(), class: error.class() }
     }
 }
 

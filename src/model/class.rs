@@ -18,3 +18,19 @@ pub enum ErrorClass {
     /// Another fleetpack holds the store.
     Locked,
 }
+
+/// An error and its causes in one line; a cause whose text stands there already is left out.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

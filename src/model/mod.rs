@@ -19,7 +19,7 @@ pub mod release;
 pub mod yaml;
 
 pub use bundle::BundleHeader;
-pub use class::ErrorClass;
+pub use class::{ErrorClass, chain};
 pub use digest::Digest;
 pub use name::{GitOid, RefName, ReleaseName, ReleaseVersion};
 pub use object::{ObjectId, Origin, RenderedObject};

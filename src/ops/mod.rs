@@ -21,6 +21,8 @@ use std::path::PathBuf;
 
 pub use error::Error;
 
+use crate::model::chain;
+
 /// What every `ops` function returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -54,20 +56,4 @@ impl ClusterSettings {
     fn target(&self) -> crate::apply::ClusterTarget {
         crate::apply::ClusterTarget { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
     }
-}
-
-/// An error and its causes in one line; a cause whose text stands there already is left out.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -2,39 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
-
 use super::error::StoreError;
 use super::open::Store;
 use super::releases::StoredRelease;
+use crate::archive::descriptor::{Descriptor, RefName, to_json};
+use crate::archive::index::Index;
 use crate::fsio::write_atomic;
 use crate::model::{Digest, media_type};
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    manifests: Vec<Descriptor<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor<'a> {
-    media_type: &'a str,
-    digest: Digest,
-    size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    annotations: Option<RefName>,
-}
-
-#[derive(Serialize)]
-struct RefName {
-    #[serde(rename = "org.opencontainers.image.ref.name")]
-    name: String,
-}
 
 /// The list that is being made: a name leads to one manifest, and a manifest stands once for each
 /// of its names, or once without.
@@ -109,10 +83,8 @@ impl Store {
             list.add_release(release);
         }
         let path = self.folder().join("index.json");
-        let index = Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests: list.manifests };
-        let io = |source| StoreError::Io { what: "write", path: path.clone(), source };
-        let mut bytes = serde_json::to_vec(&index).map_err(|error| io(error.into()))?;
+        let mut bytes = to_json(&Index::of(list.manifests));
         bytes.push(b'\n');
-        write_atomic(&path, &bytes).map_err(io)
+        write_atomic(&path, &bytes).map_err(|source| StoreError::Io { what: "write", path, source })
     }
 }

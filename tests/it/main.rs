@@ -9,6 +9,7 @@ mod apply;
 mod apply_node;
 mod apply_refusals;
 mod archive;
+mod documents;
 mod generated;
 mod git;
 mod git_store;

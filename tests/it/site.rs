@@ -277,6 +277,12 @@ fn the_command_line_refuses_what_makes_no_sense() {
     bad(&["apply", "x.tar", "--key", "k", "--timeout", "soon"], &["soon", "90s"]);
     bad(&["build", "--platform", "amd64"], &["os/architecture"]);
     bad(&["serve", "--archive", "x.tar"], &["--key"]);
-    bad(&["sign", "-", "--key", "k"], &["standard input"]);
+    let prefix = folder.path().join("k");
+    let key = folder.path().join("k.key");
+    run(crate::support::command::fleetpack(folder.path())
+        .args(["keygen", "--output-key-prefix"])
+        .arg(prefix))
+    .ok();
+    bad(&["sign", "-", "--key", key.to_str().unwrap()], &["standard input"]);
     bad(&["frobnicate"], &["frobnicate"]);
 }
