@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value) -> Value {
+    fn pod(status: &Value) -> Value {
         json!({"metadata": {"namespace": "shop", "name": "web-1"}, "status": status})
     }
 
@@ -199,7 +199,7 @@ mod tests {
     fn images_that_cannot_be_pulled_are_named() {
         let status = json!({"containerStatuses": [
             {"name": "web", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image \"x\""}}}]});
-        let trouble = of_pod(&pod(status)).unwrap();
+        let trouble = of_pod(&pod(&status)).unwrap();
         assert_eq!(
             trouble.to_string(),
             "Pod shop/web-1 container web: ImagePullBackOff: Back-off pulling image \"x\""
@@ -213,17 +213,17 @@ mod tests {
             {"name": "ok", "ready": true, "state": {"running": {}}},
             {"name": "web", "state": {"waiting": {"reason": "CrashLoopBackOff"}},
              "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}}]});
-        let trouble = of_pod(&pod(status)).unwrap();
+        let trouble = of_pod(&pod(&status)).unwrap();
         assert!(trouble.crashed);
         assert_eq!(trouble.why, "CrashLoopBackOff; ended with exit code 3 (Error)");
         assert_eq!(
-            of_pod(&pod(json!({"containerStatuses": [
+            of_pod(&pod(&json!({"containerStatuses": [
             {"name": "web", "state": {"waiting": {"reason": "ContainerCreating"}}}]}))),
             None
         );
         let unschedulable = json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no nodes"}]});
-        assert_eq!(of_pod(&pod(unschedulable)).unwrap().why, "Unschedulable: no nodes");
+        assert_eq!(of_pod(&pod(&unschedulable)).unwrap().why, "Unschedulable: no nodes");
     }
 
     #[test]

@@ -31,6 +31,7 @@ impl Args {
     /// Runs the demo.
     pub(super) fn run(self, ui: &Arc<Ui>) -> Result<ExitCode, Failure> {
         let options = ops::demo::Options {
+            here: environment::working_folder(),
             kubeconfig: self.kubeconfig,
             listen: self.listen,
             keep: self.keep,

@@ -10,6 +10,12 @@ pub fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// The working folder.
+#[must_use]
+pub fn working_folder() -> PathBuf {
+    env::current_dir().unwrap_or_else(|_| PathBuf::from("."))
+}
+
 /// The home folder.
 #[must_use]
 pub fn home() -> Option<PathBuf> {

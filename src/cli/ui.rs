@@ -3,6 +3,7 @@
 //! The only place that prints. No bars and no colour on a pipe, with `--quiet` or `NO_COLOR`.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 
@@ -155,7 +156,7 @@ impl Progress for Ui {
 }
 
 /// Text that may quote what came from outside: control characters, which a terminal obeys, are
-/// shown instead.
+/// shown instead, in a way that JSON knows too.
 fn printable(text: &str) -> Cow<'_, str> {
     let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(harmful) {
@@ -164,7 +165,8 @@ fn printable(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if harmful(c) {
-            shown.extend(c.escape_default());
+            // Writing into a string never fails.
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
         } else {
             shown.push(c);
         }
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn a_terminal_obeys_nothing_from_outside() {
         assert_eq!(printable("fine\n\tü"), "fine\n\tü");
-        assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}c"), "a\\u{1b}[2Jb\\r\\u{9b}c");
+        assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}c"), "a\\u001b[2Jb\\u000d\\u009bc");
     }
 
     #[test]

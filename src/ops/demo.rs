@@ -21,6 +21,8 @@ use crate::model::Progress;
 /// What the demo is told.
 #[derive(Debug)]
 pub struct Options {
+    /// The working folder: the project is looked for from there upwards.
+    pub here: PathBuf,
     /// A cluster to use instead of one of the demo's own.
     pub kubeconfig: Option<PathBuf>,
     /// Where `serve` listens; none takes a free port on loopback.
@@ -82,10 +84,8 @@ fn manifests(web: &str) -> String {
     )
 }
 
-/// The folder `tests/testbed` of the project, looked for from the working folder upwards.
-fn testbed() -> Result<PathBuf> {
-    let here = std::env::current_dir()
-        .map_err(|error| Error::io("find the working folder", Path::new("."), error))?;
+/// The folder `tests/testbed` of the project, looked for from `here` upwards.
+fn testbed(here: &Path) -> Result<PathBuf> {
     here.ancestors().map(|folder| folder.join("tests/testbed")).find(|folder| folder.join("install").is_file()).ok_or_else(|| {
         Error::Setup {
             what: "the demo takes its registry, its images and its cluster from the project's `tests/testbed`, which is not here".into(),
@@ -203,7 +203,7 @@ pub async fn demo(options: Options, progress: Arc<dyn Progress>) -> Result<()> {
 #[expect(clippy::too_many_lines, reason = "a demo is read from top to bottom")]
 async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> Result<()> {
     let say = |line: &str| progress.note(format!("\n== {line}"));
-    let testbed = testbed()?;
+    let testbed = testbed(&options.here)?;
     let mut parts =
         Parts { testbed: testbed.clone(), folder: folder.to_owned(), cluster: false, registry: false };
 

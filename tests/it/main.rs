@@ -16,6 +16,7 @@ mod git_store;
 mod journey;
 mod layering;
 mod oci;
+mod oci_layout;
 mod oci_lies;
 mod refusals;
 mod render;

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, control_plane};
-use crate::support::command::run;
+use crate::support::command::{Ended, run};
 use crate::support::depot::Depot;
 
 fn value(cluster: &Cluster, depot: &Depot) -> String {
@@ -218,6 +219,50 @@ fn two_at_once() {
         children.into_iter().map(|mut child| child.wait().unwrap().code().unwrap()).collect();
     codes.sort_unstable();
     assert!(codes == [0, 7] || codes == [0, 0], "{codes:?}");
+}
+
+/// Runs `command` where `folder` is read-only, in a mount namespace of its own.
+fn read_only(command: &Command, folder: &Path) -> Ended {
+    let mut inside = Command::new("unshare");
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+    inside.args(["--mount", "sh", "-c", script, "sh"]).arg(folder);
+    inside.arg(command.get_program()).args(command.get_args()).env_clear();
+    inside.envs(command.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    run(inside.current_dir(command.get_current_dir().unwrap()))
+}
+
+#[test]
+fn a_read_only_medium_is_enough_and_a_read_only_store_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = control_plane();
+    let depot = Depot::new(folder.path(), "depot-stick", &cluster.kubeconfig);
+    let built = depot.build("1", "");
+    let stick = folder.path().join("stick");
+    fs::create_dir(&stick).unwrap();
+    let archive = stick.join("depot.tar");
+    fs::rename(built, &archive).unwrap();
+    let with = |arguments: &[&str]| {
+        let mut command = depot.fleetpack();
+        command.args(arguments).arg(&archive).args(["--key", "release.pub"]);
+        read_only(&command, &stick)
+    };
+    with(&["verify"]).ok();
+    with(&["inspect"]).ok();
+    with(&["apply", "--store", "store", "--dry-run"]).ok();
+    with(&["apply", "--store", "store"]).ok();
+    assert_eq!(fs::read_dir(&stick).unwrap().count(), 1, "nothing stands beside the archive");
+
+    let store = folder.path().join("store");
+    let on_store = |arguments: &[&str]| {
+        let mut command = depot.fleetpack();
+        command.args(arguments).args(["--store", "store"]);
+        read_only(&command, &store)
+    };
+    assert!(on_store(&["status"]).ok().stdout.contains("depot-stick 1"));
+    on_store(&["history"]).ok();
+    on_store(&["mirrors", "--runtime", "containerd"]).ok();
+    on_store(&["rollback", "--to", "1", "--dry-run"]).ok();
+    on_store(&["rollback", "--to", "1"]).refused(1, &["store/lock", "Read-only"]);
 }
 
 /// Kills `apply` with SIGKILL when the ledger has `lines` lines; false when it ended before.

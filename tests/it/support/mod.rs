@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod command;
 pub mod depot;
 pub mod http;
+pub mod images;
 pub mod liar;
 pub mod repository;
 pub mod served;
