@@ -14,7 +14,7 @@ use super::head::{self, Release, read_head};
 use super::header::{Member, header};
 use super::layout::Layout;
 use super::{index, manifest, signature};
-use crate::fsio::{Hasher, TemporaryFile, allocate, available_space};
+use crate::fsio::{EarlySync, Hasher, TemporaryFile, allocate, available_space};
 use crate::model::{Digest, ReleaseDocument};
 
 /// An archive that is being written under a temporary name. Dropped without [`Writer::finish`], it
@@ -34,6 +34,7 @@ struct Shared {
     file: File,
     layout: Layout,
     placed: Vec<AtomicBool>,
+    early: EarlySync,
 }
 
 /// An archive that was written.
@@ -77,8 +78,9 @@ impl Writer {
         let layout = Layout::new(document, document_bytes.len() as u64, manifest.len() as u64, index_size)?;
         let output = create_output(output, layout.total)?;
         let file = output.file().try_clone().map_err(cannot("write", output.target()))?;
+        let early = EarlySync::start(&file).map_err(cannot("write", output.target()))?;
         let placed = layout.blobs.iter().map(|_| AtomicBool::new(false)).collect();
-        let shared = Arc::new(Shared { file, layout, placed });
+        let shared = Arc::new(Shared { file, layout, placed, early });
         Ok(Self { output, shared, document: document.clone(), document_bytes, manifest })
     }
 
@@ -155,6 +157,7 @@ impl Writer {
             for (blob, place) in document.blobs.iter().zip(&shared.layout.blobs) {
                 shared.file.write_all_at(&header(Member::Blob(blob.digest), blob.size), place.header)?;
             }
+            shared.early.finish()?;
             output.commit()
         };
         write().map_err(cannot("write", &path))?;
@@ -187,6 +190,7 @@ impl Placement {
         }
         self.shared.file.write_all_at(bytes, self.offset + written)?;
         self.hasher.update(bytes);
+        self.shared.early.wrote(bytes.len() as u64);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! May use `model` and the operating system. Must never know what the bytes mean.
 
 pub mod atomic;
+pub mod early_sync;
 pub mod hash;
 pub mod limits;
 pub mod lock;
@@ -10,6 +11,7 @@ pub mod space;
 pub mod temporary;
 
 pub use atomic::{sync_folder, write_atomic};
+pub use early_sync::EarlySync;
 pub use hash::{Hasher, HashingReader};
 pub use lock::FolderLock;
 pub use space::{allocate, available_space};
