@@ -1,6 +1,8 @@
 //! Archives as input: from a file or standard input, the signature first.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -22,10 +24,19 @@ pub(super) fn display_name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
+/// Standard input; a file that was redirected to it is read as the file it is, on all cores.
+fn standard_input() -> io::Result<Source> {
+    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    if file.metadata()?.is_file() && file.stream_position()? == 0 {
+        return Ok(Source::File(file));
+    }
+    Ok(Source::Pipe(Box::new(file)))
+}
+
 /// Opens the file, or standard input.
 pub(super) fn source(path: &Path) -> Result<Source> {
     if path == Path::new("-") {
-        return Ok(Source::Pipe(Box::new(io::stdin())));
+        return standard_input().map_err(|error| Error::io("read", Path::new("standard input"), error));
     }
     Ok(Source::open(path)?)
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, with_node};
@@ -79,10 +80,12 @@ fn a_release_crosses_the_gap_and_the_one_before_comes_back() {
     assert_eq!(running(cluster), pods("web:1.0"));
 
     // The second release from a pipe, as from a tape or a network copy.
+    let mut cat = program("cat", folder.path()).arg(&second).stdout(Stdio::piped()).spawn().unwrap();
     let mut command = shop.fleetpack();
     command.args(["apply", "-", "--key", "release.pub", "--timeout", "4m", "--store"]).arg(&store);
-    command.env("KUBECONFIG", kubeconfig).stdin(fs::File::open(&second).unwrap());
+    command.env("KUBECONFIG", kubeconfig).stdin(cat.stdout.take().unwrap());
     let _ = run(&mut command).ok();
+    cat.wait().unwrap();
     assert_eq!(running(cluster), pods("web:2.0"));
     let greeting = || {
         cluster
