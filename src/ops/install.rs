@@ -69,9 +69,12 @@ impl Site {
             })
             .collect();
         let root = self.store.folder().join("git");
+        // Whoever clones right now reads from the generation in use; a link that leads nowhere is
+        // put right by the switch.
+        let before = git::current(&root, name).ok().flatten();
         let built = git::build_generation(&root, name, &generation)?;
         git::switch(&root, name, &built)?;
-        git::prune_generations(&root, name, None)?;
+        git::prune_generations(&root, name, before.as_ref())?;
         Ok(())
     }
 
@@ -221,9 +224,6 @@ pub(super) async fn install(
         let pruned = apply::prune(cluster, &seen, &plan, change.timeout, progress.as_ref()).await?;
         for object in &pruned.deleted {
             progress.note(format!("deleted {object}"));
-        }
-        for (object, why) in &pruned.lingering {
-            progress.warn(format!("{object} is still going away: {why}"));
         }
         steps.mark("pruned")?;
         steps.ledger.append(Timestamp::now(), Entry::Succeed { attempt })?;

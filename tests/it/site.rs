@@ -42,6 +42,10 @@ fn a_release_is_applied_changed_pruned_and_rolled_back() {
     assert_eq!(value(cluster, &depot), "2");
     assert_eq!(cluster.kubectl(&["-n", "depot-way", "get", "configmap", "extra"]).code, 1, "pruned");
 
+    // The generation that a clone may be reading from stays until the next switch.
+    let generations = || fs::read_dir(folder.path().join("store/git/depot-way")).unwrap().count();
+    assert_eq!(generations(), 2);
+
     // Without `to`, back and forth; what was pruned is there again.
     depot.site(&["rollback"]).ok();
     assert_eq!(value(cluster, &depot), "1");
@@ -61,6 +65,7 @@ fn a_release_is_applied_changed_pruned_and_rolled_back() {
     let report = depot.apply(&three, &["--format", "json"]).ok().json();
     assert_eq!(report["stored"], 0, "{report}");
     assert_eq!(first_name(&depot), "fleetpack/depot-way:3-release");
+    assert!(generations() <= 2);
     let status = depot.site(&["status", "--format", "json"]).ok().json();
     let kept: Vec<&str> = status["releases"]
         .as_array()
