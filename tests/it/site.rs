@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::cluster::{Cluster, control_plane};
 use crate::support::command::{Ended, run};
 use crate::support::depot::Depot;
+use crate::support::root::is_root;
 
 fn value(cluster: &Cluster, depot: &Depot) -> String {
     let map =
@@ -29,6 +30,9 @@ fn first_name(depot: &Depot) -> String {
 
 #[test]
 fn a_release_is_applied_changed_pruned_and_rolled_back() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let depot = Depot::new(folder.path(), "depot-way", &cluster.kubeconfig);
@@ -82,6 +86,9 @@ fn a_release_is_applied_changed_pruned_and_rolled_back() {
 
 #[test]
 fn an_older_release_wants_a_reason_that_the_ledger_keeps() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let depot = Depot::new(folder.path(), "depot-older", &cluster.kubeconfig);
@@ -97,6 +104,9 @@ fn an_older_release_wants_a_reason_that_the_ledger_keeps() {
 
 #[test]
 fn a_cluster_that_cannot_be_reached_changes_nothing() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let mut depot = Depot::new(folder.path(), "depot-down", &cluster.kubeconfig);
@@ -132,6 +142,9 @@ fn a_cluster_that_cannot_be_reached_changes_nothing() {
 
 #[test]
 fn a_namespace_that_is_going_away_is_named() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let depot = Depot::new(folder.path(), "depot-leaving", &cluster.kubeconfig);
@@ -161,6 +174,9 @@ fn a_namespace_that_is_going_away_is_named() {
 
 #[test]
 fn a_release_that_does_not_become_healthy_is_rolled_back_by_itself() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let depot = Depot::new(folder.path(), "depot-sick", &cluster.kubeconfig);
@@ -189,6 +205,9 @@ fn a_release_that_does_not_become_healthy_is_rolled_back_by_itself() {
 
 #[test]
 fn a_gate_that_nobody_answers_says_which_line_starts_it() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let mut depot = Depot::new(folder.path(), "depot-gate", &cluster.kubeconfig);
@@ -206,6 +225,9 @@ fn a_gate_that_nobody_answers_says_which_line_starts_it() {
 
 #[test]
 fn two_at_once() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let depot = Depot::new(folder.path(), "depot-twice", &cluster.kubeconfig);
@@ -238,6 +260,9 @@ fn read_only(command: &Command, folder: &Path) -> Ended {
 
 #[test]
 fn a_read_only_medium_is_enough_and_a_read_only_store_can_be_read() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let depot = Depot::new(folder.path(), "depot-stick", &cluster.kubeconfig);
@@ -289,6 +314,9 @@ fn kill_at(depot: &Depot, archive: &Path, lines: usize) -> bool {
 
 #[test]
 fn killed_at_every_ledger_step_the_same_command_finishes() {
+    if !is_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let cluster = control_plane();
     let depot = Depot::new(folder.path(), "depot-cut", &cluster.kubeconfig);

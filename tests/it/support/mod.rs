@@ -9,6 +9,7 @@ pub mod http;
 pub mod images;
 pub mod liar;
 pub mod repository;
+pub mod root;
 pub mod served;
 pub mod shop;
 pub mod testbed;
