@@ -235,6 +235,9 @@ impl ArchiveError {
                 "the archive was damaged or changed after it was written: copy it again from its source"
             }
             Self::Format { .. } | Self::Feature { .. } => "use a newer fleetpack",
+            Self::Sink { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "free some space, then run the same command again: what was taken in stays"
+            }
             Self::NoSpace { .. } => "free some space, or name an output on another file system",
             Self::Incomplete { .. } => "build the release again",
             _ => return None,
