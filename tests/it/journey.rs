@@ -20,7 +20,7 @@ fn running(cluster: &Cluster) -> Vec<(String, String)> {
         let pods = cluster.get(&["-n", "shop", "pods"]);
         let pods = pods["items"].as_array().unwrap();
         let ending = pods.iter().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
-        if !ending || begin.elapsed() > Duration::from_secs(60) {
+        if !ending || begin.elapsed() > Duration::from_mins(1) {
             let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
             let mut found: Vec<(String, String)> = pods
                 .iter()

@@ -305,7 +305,7 @@ fn kill_at(depot: &Depot, archive: &Path, lines: usize) -> bool {
             child.wait().unwrap();
             return true;
         }
-        if child.try_wait().unwrap().is_some() || begin.elapsed() > Duration::from_secs(120) {
+        if child.try_wait().unwrap().is_some() || begin.elapsed() > Duration::from_mins(2) {
             return false;
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -33,7 +33,7 @@ pub fn script(name: &str) -> Command {
 pub fn testbed(parts: &[&str]) -> PathBuf {
     static INSTALLED: OnceLock<Mutex<Vec<String>>> = OnceLock::new();
     let mut installed =
-        INSTALLED.get_or_init(Mutex::default).lock().unwrap_or_else(|error| error.into_inner());
+        INSTALLED.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for part in parts {
         if !installed.iter().any(|name| name == part) {
             run(script("install").arg(part)).ok();
