@@ -24,7 +24,7 @@ fn name() -> ReleaseName {
 }
 
 /// Bundles a revision into `folder`, as a build does, and says what its release document would.
-fn release(folder: &Path, made: &Path, revision: &str, version: &str) -> GenerationRelease {
+pub(crate) fn release(folder: &Path, made: &Path, revision: &str, version: &str) -> GenerationRelease {
     let repository = Repository::open(made).unwrap();
     let found = repository.resolve(revision).unwrap();
     let mut bytes = Vec::new();

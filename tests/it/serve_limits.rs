@@ -86,11 +86,13 @@ fn clients_that_do_nothing_are_left() {
     let begin = Instant::now();
     assert_eq!(get(host, "/healthz", &[]).status, 200);
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    let mut cut = 0;
     for mut stream in stuck {
         let mut got = Vec::new();
         let _ = stream.read_to_end(&mut got);
-        assert!(got.len() < BULK_SIZE, "the answer was cut short");
+        cut += usize::from(got.len() < BULK_SIZE);
     }
+    assert!(cut > 0, "the one that gave up its place had no whole answer");
 
     // 6. A client that reads slowly but steadily is none of these.
     let mut steady = connect(host);

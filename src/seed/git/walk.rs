@@ -184,10 +184,9 @@ impl<'a> Walk<'a> {
         } else if deepen.depth == INFINITE {
             (shallow.clone(), Vec::new())
         } else if deepen.depth > 0 && deepen.relative {
-            let nothing = HashSet::default();
-            let wants = self.commits_of(wants)?;
-            let reached = self.reach(&wants, &nothing, &nothing)?;
-            let from: Vec<_> = reached.into_iter().filter(|id| shallow.contains(id)).collect();
+            // From every end that the client has, whatever it wants: what it has already it does
+            // not ask for again, and would else have none of it deepened.
+            let from: Vec<_> = shallow.iter().copied().collect();
             self.within_depth(&from, deepen.depth.saturating_add(1))?
         } else if deepen.depth > 0 {
             let wants = self.commits_of(wants)?;

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::range::Part;
 use self::route::{BadPath, Name, Reference, Route};
-use super::content::{Opened, Snapshot};
+use super::content::{CHUNK, Opened, Snapshot};
 use super::server::Shared;
 use crate::fsio::limits;
 use crate::model::{BlobEntry, Digest};
@@ -227,20 +227,19 @@ async fn blob(
             return Ok(response);
         }
         Part::Bytes(start, length) => {
-            if opened.unproved.is_some() {
-                // A part proves nothing about itself: the whole is hashed before any of it leaves.
-                opened = tokio::task::spawn_blocking(move || opened.prove().map(|()| opened))
-                    .await
-                    .map_err(std::io::Error::other)
-                    .flatten()
-                    .map_err(|error| broken(shared, Some(digest), &error))?;
-            }
+            // A part proves nothing about itself: the whole is hashed before any of it leaves.
+            opened = prove(shared, digest, opened).await?;
             let mut response = labelled(StatusCode::PARTIAL_CONTENT, digest, Some(length));
             let range = content_range(Some((start, length)), opened.size);
             response.headers_mut().insert(header::CONTENT_RANGE, range);
             (response, start, length)
         }
     };
+    if get && opened.size <= CHUNK as u64 {
+        // Proved before its last chunk leaves in any case; so that there is an error to read where
+        // one chunk is all of it.
+        opened = prove(shared, digest, opened).await?;
+    }
     let octets = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, octets);
     response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -268,6 +267,18 @@ async fn open(shared: &Shared, entry: &BlobEntry) -> Result<Option<Opened>, Refu
         }
         Err(error) => Err(broken(shared, Some(digest), &error)),
     }
+}
+
+/// Hashes the whole of a blob that nobody has hashed yet.
+async fn prove(shared: &Shared, digest: Digest, mut opened: Opened) -> Result<Opened, Refusal> {
+    if opened.unproved.is_none() {
+        return Ok(opened);
+    }
+    tokio::task::spawn_blocking(move || opened.prove().map(|()| opened))
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| broken(shared, Some(digest), &error))
 }
 
 /// All bytes of a small blob, proved.

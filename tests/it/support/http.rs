@@ -7,7 +7,7 @@ use std::time::Duration;
 /// What came back on a connection until the server closed it.
 #[derive(Debug)]
 pub struct Answer {
-    /// Status code.
+    /// Status code; 0 where the connection was closed without an answer.
     pub status: u16,
     headers: Vec<(String, String)>,
     /// What came of the body.
@@ -41,6 +41,10 @@ impl Answer {
     /// Reads an answer to `method`.
     #[track_caller]
     fn parse(method: &str, bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            // Closed without a word: no answer, and so no whole one.
+            return Self { status: 0, headers: Vec::new(), body: Vec::new(), whole: false };
+        }
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let end = end.unwrap_or_else(|| panic!("no head in `{}`", String::from_utf8_lossy(bytes)));
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
