@@ -3,20 +3,24 @@
 //! A registry and, unless one is given, a one-node cluster come from the project's
 //! `tests/testbed`; the steps themselves are the very functions that the other subcommands call.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use super::{
     ClusterSettings, Error, RegistrySettings, Result, apply, build, keys, rollback, serve, status, verify,
 };
 use crate::model::Progress;
+use crate::model::progress::Silent;
 
 /// What the demo is told.
 #[derive(Debug)]
@@ -94,27 +98,52 @@ fn testbed(here: &Path) -> Result<PathBuf> {
     })
 }
 
+/// Lines of a program's stderr that its error repeats.
+const LAST_LINES: usize = 8;
+
 /// Runs a program to its end and answers with what it printed.
 async fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &Path, arguments: I) -> Result<String> {
-    let output = Command::new(program)
+    run_telling(program, arguments, &Silent).await
+}
+
+/// As [`run`], and hands on each line of stderr as it comes: for work that takes minutes.
+async fn run_telling<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(
+    program: &Path,
+    arguments: I,
+    progress: &dyn Progress,
+) -> Result<String> {
+    let failed = |error| Error::io("run", program, error);
+    let mut child = Command::new(program)
         .args(arguments)
-        .stdin(std::process::Stdio::null())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| Error::io("run", program, error))?;
+        .spawn()
+        .map_err(failed)?;
+    let mut last: VecDeque<String> = VecDeque::new();
+    let stderr = child.stderr.take();
+    let listen = async {
+        let Some(stderr) = stderr else { return Ok(()) };
+        let mut lines = BufReader::new(stderr).lines();
+        while let Some(line) = lines.next_line().await? {
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(line.clone());
+            progress.note(line);
+        }
+        Ok(())
+    };
+    let (output, listened) = tokio::join!(child.wait_with_output(), listen);
+    let output = output.map_err(failed)?;
+    listened.map_err(failed)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    let told = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = told.lines().collect();
+    let last: Vec<String> = last.into();
     Err(Error::Setup {
-        what: format!(
-            "`{}` ended with {}: {}",
-            program.display(),
-            output.status,
-            lines[lines.len().saturating_sub(8)..].join(" / ")
-        ),
+        what: format!("`{}` ended with {}: {}", program.display(), output.status, last.join(" / ")),
         hint: "run `tests/testbed/install` by itself to see all that it says".into(),
     })
 }
@@ -134,9 +163,9 @@ impl Parts {
             let _ = std::process::Command::new(self.testbed.join(script))
                 .arg("down")
                 .arg(self.folder.join(folder))
-                .stdin(std::process::Stdio::null())
-                .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
                 .status();
         };
         if std::mem::take(&mut self.cluster) {
@@ -212,7 +241,7 @@ async fn steps(options: Options, folder: &Path, progress: Arc<dyn Progress>) -> 
     if options.kubeconfig.is_none() {
         install.push("kube");
     }
-    let installed = PathBuf::from(run(&testbed.join("install"), install).await?);
+    let installed = PathBuf::from(run_telling(&testbed.join("install"), install, progress.as_ref()).await?);
     parts.registry = true;
     let registry =
         run(&testbed.join("registry"), [OsStr::new("up"), folder.join("registry").as_os_str()]).await?;
