@@ -55,7 +55,7 @@ pub enum GateError {
 fn listing(missing: &[String]) -> String {
     let mut text = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
     if missing.len() > NAMED {
-        text.push_str(&format!("; and {} more", missing.len() - NAMED));
+        text = format!("{text}; and {} more", missing.len() - NAMED);
     }
     text
 }

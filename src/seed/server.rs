@@ -41,9 +41,9 @@ impl Default for Limits {
         Self {
             connections: 1024,
             head: Duration::from_secs(30),
-            stall: Duration::from_secs(120),
+            stall: Duration::from_mins(2),
             packs: 8,
-            turn: Duration::from_secs(120),
+            turn: Duration::from_mins(2),
             grace: Duration::from_secs(10),
         }
     }

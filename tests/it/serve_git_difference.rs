@@ -15,7 +15,7 @@ use crate::support::http::request;
 /// As many requests as fit, between these two: it is the number that makes them worth something.
 const AT_LEAST: u32 = 30;
 const AT_MOST: u32 = 120;
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_mins(1);
 
 /// A repeatable sequence of numbers.
 struct Dice(u64);
@@ -184,10 +184,10 @@ fn random_requests_get_the_objects_that_git_sends() {
         writer.join().unwrap().unwrap();
         assert!(git.status.success(), "{told}: {}", String::from_utf8_lossy(&git.stderr));
 
-        let (pack, ends) = read(&ours.body);
+        let (sent, ends) = read(&ours.body);
         let (git_pack, git_ends) = read(&git.stdout);
         assert_eq!(ends, git_ends, "{told}");
-        let ours = objects(&site, &folder.path().join("pack-ours"), &pack);
+        let ours = objects(&site, &folder.path().join("pack-ours"), &sent);
         let git = objects(&site, &folder.path().join("pack-git"), &git_pack);
         let told = format!("{told}: {} objects, git sends {}", ours.len(), git.len());
         if depth == 0 || haves.is_empty() {

@@ -148,9 +148,9 @@ fn every_request_has_its_answer() {
 
     manifests(&site, host, shop);
     let manifest = get(host, &format!("{shop}/bulk/manifests/1.0"), &[]).json();
-    let (digest, size) = layer(&manifest);
-    assert!(size >= BULK_SIZE as u64, "{BULK}");
-    blobs(host, &format!("{shop}/bulk/blobs/{digest}"), &digest, size);
+    let (digest, length) = layer(&manifest);
+    assert!(length >= BULK_SIZE as u64, "{BULK}");
+    blobs(host, &format!("{shop}/bulk/blobs/{digest}"), &digest, length);
     lists(&site, host, shop);
     refusals(host, shop, &digest);
 

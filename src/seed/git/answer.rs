@@ -61,7 +61,7 @@ pub(super) fn advertise(repository: &Repository, version: Version) -> Vec<u8> {
                             allow-tip-sha1-in-want allow-reachable-sha1-in-want object-format=sha1"
         .to_owned();
     if let Head::Branch(name, _) = &repository.head {
-        capabilities.push_str(&format!(" symref=HEAD:{name}"));
+        capabilities = format!("{capabilities} symref=HEAD:{name}");
     }
     capabilities.push(' ');
     capabilities.push_str(AGENT);
@@ -315,7 +315,7 @@ fn list(repository: &Repository, peel: bool, symrefs: bool, unborn: bool, prefix
             Head::Branch(name, id) if symrefs => line(&mut out, format!("{id} HEAD symref-target:{name}\n")),
             Head::Branch(_, id) | Head::Detached(id) => line(&mut out, format!("{id} HEAD\n")),
             Head::Unborn(name) if unborn && symrefs => {
-                line(&mut out, format!("unborn HEAD symref-target:{name}\n"))
+                line(&mut out, format!("unborn HEAD symref-target:{name}\n"));
             }
             Head::Unborn(_) | Head::None => {}
         }

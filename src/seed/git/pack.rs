@@ -16,6 +16,9 @@ use gix_pack::data::{Version, header};
 
 use super::GitError;
 
+/// Names the base of a delta by its pack and place: nobody is asked, since no delta is thin.
+type BaseName = fn(u32, u64) -> gix::Result<Option<ObjectId>>;
+
 /// Where objects lie, in the order in which they are written: those that no pack holds, then
 /// pack by pack from front to back, so that a base always comes before what stands on it.
 pub(super) struct Located {
@@ -98,7 +101,7 @@ impl Located {
         {
             let range = self.packs[pack].1.clone();
             let start = range.start;
-            let never: Option<fn(u32, u64) -> gix::Result<Option<ObjectId>>> = None;
+            let never: Option<BaseName> = None;
             let bases = &self.counts[range];
             if let Some(entry) = Entry::from_pack_entry(packed, count, bases, start, never, Version::V2) {
                 return entry.map_err(GitError::repository);

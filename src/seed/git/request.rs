@@ -266,12 +266,14 @@ impl Command {
             }
         }
         let mut lines = Vec::new();
-        while arguments {
-            match packets.next()? {
-                Some(Packet::Line(line)) => lines.push(line),
-                Some(Packet::Flush) => break,
-                Some(Packet::Delimiter) => return Err(unexpected(b"0001")),
-                None => return Err(GitError::Client("the request ends before its flush".into())),
+        if arguments {
+            loop {
+                match packets.next()? {
+                    Some(Packet::Line(line)) => lines.push(line),
+                    Some(Packet::Flush) => break,
+                    Some(Packet::Delimiter) => return Err(unexpected(b"0001")),
+                    None => return Err(GitError::Client("the request ends before its flush".into())),
+                }
             }
         }
         match name {
@@ -374,7 +376,9 @@ mod tests {
     fn refusals() {
         let packets = |lines: &[&str]| {
             let mut body = Vec::new();
-            lines.iter().for_each(|text| line(&mut body, text));
+            for text in lines {
+                line(&mut body, text);
+            }
             flush(&mut body);
             body
         };

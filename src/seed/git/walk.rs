@@ -264,9 +264,9 @@ impl<'a> Walk<'a> {
                 cut.push(id);
             }
         }
-        cut.iter().for_each(|id| {
+        for id in &cut {
             inside.remove(id);
-        });
+        }
         Ok((inside, cut))
     }
 

@@ -84,8 +84,8 @@ fn dechunk(mut bytes: &[u8]) -> (Vec<u8>, bool) {
 /// A connection to `host` on which nothing waits longer than a minute.
 pub fn connect(host: &str) -> TcpStream {
     let stream = TcpStream::connect(host).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_mins(1))).unwrap();
     stream
 }
 
@@ -104,10 +104,10 @@ pub fn raw(host: &str, request: &[u8]) -> Vec<u8> {
 pub fn request(host: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text = format!("{text}{name}: {value}\r\n");
     }
     if !body.is_empty() {
-        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        text = format!("{text}Content-Length: {}\r\n", body.len());
     }
     text.push_str("\r\n");
     let bytes = raw(host, &[text.as_bytes(), body].concat());
