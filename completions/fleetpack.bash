@@ -265,7 +265,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__demo)
-            opts="-q -h --kubeconfig --listen --keep --quiet --help"
+            opts="-q -h --cluster --kubeconfig --context --keep-folder --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -275,7 +275,7 @@ _fleetpack() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --listen)
+                --context)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -625,7 +625,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__rollback)
-            opts="-q -h --to --name --store --kubeconfig --context --dry-run --endpoint --timeout --format --quiet --help"
+            opts="-q -h --to --name --store --kubeconfig --context --dry-run --seed-only --endpoint --timeout --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

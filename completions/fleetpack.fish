@@ -98,6 +98,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l timeout
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l format -d 'How to print the result' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l dry-run -d 'Print what would change in the cluster, and change nothing'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l seed-only -d 'Leave the cluster alone: Git and tags lead to the release again (for sites whose cluster takes releases from the store by itself)'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
@@ -122,9 +123,10 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l store -d
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l write -d 'Write the files below this folder (containerd\'s `config_path`) instead of printing them' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l kubeconfig -d 'Use this cluster; its nodes must take images from the demo\'s `serve` (see `fleetpack mirrors`)' -r -F
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l listen -d 'Where the demo\'s `serve` listens [default: a free port on loopback]' -r
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l keep -d 'Keep the folder with archives, keys and store, and say where it is'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l context -d 'Context of the kubeconfig [default: its current one]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l cluster -d 'Apply to a cluster as well: its objects (none of them runs a pod) stay in the namespace `fleetpack-demo`'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l keep-folder -d 'Keep the folder with archives, keys and store, and say where it is'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand completions" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'

@@ -1,44 +1,36 @@
 //! `fleetpack demo`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::environment;
-use super::settings;
+use super::settings::{self, ClusterArgs};
 use super::ui::{Failure, Ui};
 use crate::ops;
 
 /// Show the whole way on this machine: build, verify, serve, apply, a second release, rollback.
 ///
-/// Without `--kubeconfig` it starts a cluster of its own on loopback from this project's
-/// `tests/testbed` (root; the first time it fetches and builds its parts, which takes a while)
-/// and stops it at the end. Everything else lives in a temporary folder.
+/// Needs nothing but this program: the repository and the images are made on the spot, everything
+/// lives in a temporary folder and goes with it, and nothing listens beyond loopback.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Use this cluster; its nodes must take images from the demo's `serve` (see `fleetpack mirrors`).
-    #[arg(long, value_name = "FILE", requires = "listen")]
-    kubeconfig: Option<PathBuf>,
-    /// Where the demo's `serve` listens [default: a free port on loopback].
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<std::net::SocketAddr>,
+    /// Apply to a cluster as well: its objects (none of them runs a pod) stay in the namespace `fleetpack-demo`.
+    #[arg(long)]
+    cluster: bool,
+    #[command(flatten)]
+    target: ClusterArgs,
     /// Keep the folder with archives, keys and store, and say where it is.
     #[arg(long)]
-    keep: bool,
+    keep_folder: bool,
 }
 
 impl Args {
     /// Runs the demo.
     pub(super) fn run(self, ui: &Arc<Ui>) -> Result<ExitCode, Failure> {
         let options = ops::demo::Options {
-            here: environment::working_folder(),
-            kubeconfig: self.kubeconfig,
-            listen: self.listen,
-            keep: self.keep,
-            kustomize: environment::program("kustomize"),
-            kubectl: environment::program("kubectl"),
+            cluster: self.cluster.then(|| self.target.settings()),
+            keep: self.keep_folder,
         };
-        settings::runtime()?.block_on(ops::demo::demo(options, ui.clone()))?;
+        settings::interruptible(ops::demo::demo(options, ui.clone()))??;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -27,6 +27,10 @@ pub struct Args {
     /// Print what would change in the cluster, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Leave the cluster alone: Git and tags lead to the release again (for sites whose cluster takes
+    /// releases from the store by itself).
+    #[arg(long, conflicts_with = "dry_run")]
+    seed_only: bool,
     /// Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store].
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -47,6 +51,7 @@ impl Args {
             store: self.store.path(),
             cluster: self.cluster.settings(),
             dry_run: self.dry_run,
+            seed_only: self.seed_only,
             endpoint: self.endpoint,
             timeout: self.timeout,
         };

@@ -1,6 +1,6 @@
 //! What the lines of a ledger mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -75,9 +75,14 @@ impl History {
         self.lines.len() as u64 + 1
     }
 
-    /// Names of which a release was ever begun, sorted.
+    /// Names of which a release was ever seeded or begun, sorted.
     pub fn names(&self) -> impl Iterator<Item = &ReleaseName> {
-        self.last.keys()
+        let mut names: BTreeSet<&ReleaseName> = self.last.keys().collect();
+        names.extend(self.lines.iter().filter_map(|line| match &line.entry {
+            Entry::Seeded { name, .. } => Some(name),
+            _ => None,
+        }));
+        names.into_iter()
     }
 
     /// The release of `name` that runs: that of its last `succeed`.
@@ -93,9 +98,10 @@ impl History {
     }
 
     /// The release that the last `begin` of `name` aimed at: nodes may already pull its images.
+    /// Where no cluster was ever touched, it is the one that was seeded last.
     #[must_use]
     pub fn target(&self, name: &ReleaseName) -> Option<Digest> {
-        self.last_attempt(name).map(|attempt| attempt.release)
+        self.last_attempt(name).map(|attempt| attempt.release).or_else(|| self.seeded(name).first().copied())
     }
 
     /// The last attempt of `name`, however it ended.
@@ -141,6 +147,26 @@ impl History {
         for attempt in self.history(name).rev() {
             if matches!(attempt.outcome, Outcome::Succeeded { .. }) && !found.contains(&attempt.release) {
                 found.push(attempt.release);
+            }
+        }
+        found
+    }
+
+    /// Releases of `name` that were seeded and not dropped since, each once, the one that was seeded
+    /// last first.
+    #[must_use]
+    pub fn seeded(&self, name: &ReleaseName) -> Vec<Digest> {
+        let mut found = Vec::new();
+        let mut dropped = Vec::new();
+        for line in self.lines.iter().rev() {
+            match &line.entry {
+                Entry::Dropped { release, .. } => dropped.push(*release),
+                Entry::Seeded { name: of, release }
+                    if of == name && !dropped.contains(release) && !found.contains(release) =>
+                {
+                    found.push(*release);
+                }
+                _ => {}
             }
         }
         found

@@ -148,7 +148,7 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         site.git_follows_active(&document.name)?;
         return Err(error);
     }
-    if !site.ledger.is_seeded(release.digest()) {
+    if site.ledger.seeded(&document.name).first() != Some(&release.digest()) {
         let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
         site.ledger.append(Timestamp::now(), entry)?;
     }

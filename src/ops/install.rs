@@ -80,7 +80,7 @@ impl Site {
 
     /// Switches the served Git repository back to the active release, where there is one.
     pub(super) fn git_follows_active(&self, name: &ReleaseName) -> Result<()> {
-        match self.ledger.active(name) {
+        match self.ledger.active(name).or_else(|| self.ledger.target(name)) {
             Some(active) => self.switch_git(name, active),
             None => Ok(()),
         }
@@ -108,7 +108,12 @@ impl Site {
         spare: &HashSet<Digest>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let mut kept: Vec<Digest> = self.ledger.ran(name).into_iter().take(keep.max(1)).collect();
+        let mut ran = self.ledger.ran(name);
+        if ran.is_empty() {
+            // A site whose cluster takes releases from the store by itself: what was seeded counts.
+            ran = self.ledger.seeded(name);
+        }
+        let mut kept: Vec<Digest> = ran.into_iter().take(keep.max(1)).collect();
         kept.extend(self.ledger.target(name));
         kept.push(also);
         let aims = self.aims(None);

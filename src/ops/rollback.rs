@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::install::{self, Change, Site};
 use super::{ClusterSettings, Error, Result, apply};
 use crate::apply as cluster;
-use crate::ledger::{self, Action, Outcome};
+use crate::ledger::{self, Action, Entry, Outcome};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Progress, ReleaseName, ReleaseVersion};
 use crate::seed;
@@ -33,6 +34,8 @@ pub struct Options {
     pub endpoint: Option<String>,
     /// How long health may take.
     pub timeout: Duration,
+    /// Leave the cluster alone: Git and tags lead to the release again, and that is all.
+    pub seed_only: bool,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             dry_run: false,
             endpoint: None,
             timeout: Duration::from_mins(10),
+            seed_only: false,
         }
     }
 }
@@ -55,7 +59,7 @@ impl Default for Options {
 pub struct Report {
     /// Format of this report: 1.
     pub format: u32,
-    /// What was done: `rolledBack`, `planned`.
+    /// What was done: `rolledBack`, `seeded`, `planned`.
     pub done: &'static str,
     /// Identity of the release that runs now.
     pub release: Digest,
@@ -63,16 +67,22 @@ pub struct Report {
     pub name: ReleaseName,
     /// Its version.
     pub version: ReleaseVersion,
-    /// What changed in the cluster.
-    pub plan: Plan,
+    /// What changed in the cluster, unless it was left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.done == "planned" {
-            return write!(f, "{}nothing was changed: this was a dry run", self.plan);
+        match &self.plan {
+            Some(plan) if self.done == "planned" => {
+                write!(f, "{plan}nothing was changed: this was a dry run")
+            }
+            Some(plan) => {
+                write!(f, "{} {} runs again and is healthy ({})", self.name, self.version, plan.summary())
+            }
+            None => write!(f, "{} {} is what the endpoint leads to again", self.name, self.version),
         }
-        write!(f, "{} {} runs again and is healthy ({})", self.name, self.version, self.plan.summary())
     }
 }
 
@@ -104,6 +114,10 @@ fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Sto
 /// * otherwise it is the one that ran before the active one and is still kept.
 fn target(name: &ReleaseName, history: &ledger::History, kept: &[Digest]) -> Option<Digest> {
     let active = history.active(name);
+    if history.last_attempt(name).is_none() {
+        // No cluster was ever touched: what was seeded before is what was there before.
+        return history.seeded(name).into_iter().skip(1).find(|release| kept.contains(release));
+    }
     let open = history.last_attempt(name).filter(|last| !matches!(last.outcome, Outcome::Succeeded { .. }));
     match open {
         Some(last) if last.action != Action::Apply => Some(last.release),
@@ -152,16 +166,28 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
         let connection = cluster::connect(&options.cluster.target()).await?;
         let objects = install::stored_objects(&store, &release)?;
         let (_, plan) = install::look(&connection, objects, progress.as_ref()).await?;
-        return Ok(report(&release, "planned", plan));
+        return Ok(report(&release, "planned", Some(plan)));
     }
     let mut site = Site::open_existing(&options.store, "rollback")?;
     let name = pick_name(options.name.as_ref(), &site.ledger, &site.store)?;
+    if options.seed_only && site.ledger.last_attempt(&name).is_some() {
+        return Err(Error::Usage {
+            what: format!("`{name}` was applied to a cluster from this store, which has to go back with it"),
+            hint: "run `fleetpack rollback` without `--seed-only`".into(),
+        });
+    }
     let release = pick_release(&options, &name, &site.ledger, &site.store)?;
     progress.note(format!("going back to {}", release.title()));
     site.store.complete(&release)?;
     let endpoint = apply::endpoint(options.endpoint.as_deref(), &site.store)?;
     site.switch_git(&name, release.digest())?;
     let asked = seed::gate(&endpoint, site.store.folder(), release.document(), progress.as_ref()).await;
+    if options.seed_only && asked.is_ok() {
+        let entry = Entry::Seeded { name: name.clone(), release: release.digest() };
+        site.ledger.append(Timestamp::now(), entry)?;
+        site.reindex(None)?;
+        return Ok(report(&release, "seeded", None));
+    }
     let connection = match asked {
         Ok(()) => cluster::connect(&options.cluster.target()).await.map_err(Error::from),
         Err(error) => Err(error.into()),
@@ -176,7 +202,7 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     let change =
         Change { action: Action::Rollback, release: &release, reason: None, timeout: options.timeout };
     match install::install(&mut site, &connection, change, &progress).await {
-        Ok(plan) => Ok(report(&release, "rolledBack", plan)),
+        Ok(plan) => Ok(report(&release, "rolledBack", Some(plan))),
         Err(error) => {
             if !matches!(error, Error::Install { .. }) {
                 // Nothing was changed in the cluster.

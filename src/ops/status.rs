@@ -45,6 +45,8 @@ pub struct ReleaseState {
     pub commit: String,
     /// Whether it is the active one.
     pub active: bool,
+    /// Whether tags and Git lead to it.
+    pub served: bool,
     /// Whether every blob of it is there.
     pub complete: bool,
     /// When it came into the store.
@@ -55,7 +57,7 @@ pub struct ReleaseState {
     pub own: u64,
 }
 
-/// One attempt in the ledger.
+/// One attempt in the ledger, or a seeding.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -65,7 +67,7 @@ pub struct Entry {
     pub began: String,
     /// Name of the release.
     pub name: ReleaseName,
-    /// What it was: `apply`, `rollback`, `restore`.
+    /// What it was: `seed`, `apply`, `rollback`, `restore`.
     pub action: String,
     /// The release.
     pub release: Digest,
@@ -118,6 +120,7 @@ pub fn status(path: &Path) -> Result<Status> {
                 sequence: document.sequence,
                 commit: document.git.commit.to_string(),
                 active: history.active(&document.name) == Some(release.digest()),
+                served: history.target(&document.name) == Some(release.digest()),
                 complete: store.complete(release).is_ok(),
                 ingested: release.ingested().to_string(),
                 size: release.blobs().map(|blob| blob.size).sum(),
@@ -148,10 +151,27 @@ pub fn history(path: &Path) -> Result<History> {
     let store = Store::open_read_only(path)?;
     let history = ledger::read(store.folder())?;
     let releases = store.releases()?;
-    Ok(History {
-        format: 1,
-        attempts: history.attempts().iter().map(|attempt| entry(attempt, &releases)).collect(),
-    })
+    let mut attempts: Vec<Entry> =
+        history.attempts().iter().map(|attempt| entry(attempt, &releases)).collect();
+    for line in history.lines() {
+        if let ledger::Entry::Seeded { name, release } = &line.entry {
+            let known = releases.iter().find(|known| known.digest() == *release);
+            attempts.push(Entry {
+                attempt: line.number,
+                began: line.time.to_string(),
+                name: name.clone(),
+                action: "seed".to_owned(),
+                release: *release,
+                version: known.map(|release| release.document().version.clone()),
+                outcome: "succeeded",
+                error: None,
+                reason: None,
+                steps: Vec::new(),
+            });
+        }
+    }
+    attempts.sort_by_key(|entry| entry.attempt);
+    Ok(History { format: 1, attempts })
 }
 
 fn entry(attempt: &Attempt, releases: &[StoredRelease]) -> Entry {
@@ -187,7 +207,12 @@ impl fmt::Display for Status {
             write!(f, "\n  no release yet")?;
         }
         for state in &self.releases {
-            let mark = if state.active { '*' } else { ' ' };
+            // Where no cluster was ever touched, what is served is the news.
+            let mark = match (state.active, state.served) {
+                (true, _) => '*',
+                (false, true) => '>',
+                (false, false) => ' ',
+            };
             let complete = if state.complete { "complete" } else { "INCOMPLETE" };
             write!(
                 f,
