@@ -11,6 +11,7 @@
     reason = "a benchmark prints, and stops where it cannot go on"
 )]
 
+use std::fmt::Write;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -181,9 +182,11 @@ impl Bench {
         fs::write(bench.work.join("registries.conf"), HOSTS.iter().map(entry).collect::<String>()).unwrap();
         let mut manifests = String::new();
         for (at, reference) in bench.references.iter().enumerate() {
-            manifests.push_str(&format!(
+            write!(
+                manifests,
                 "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{at}, namespace: default}}\nspec: {{containers: [{{name: main, image: \"{reference}\"}}]}}\n"
-            ));
+            )
+            .unwrap();
         }
         let repository = bench.work.join("repo");
         if !repository.join(".git").exists() {
