@@ -149,6 +149,12 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
             (Arc::new(seed::StoreContent::new(store.clone())), Some(store))
         }
         From::Archive { archive, keys: public } => {
+            if archive == Path::new("-") {
+                return Err(Error::Usage {
+                    what: "an archive that is served is read again and again, which a pipe cannot be".into(),
+                    hint: "give the archive as a file".into(),
+                });
+            }
             let trusted = keys::load_public(public)?;
             let name = archives::display_name(archive);
             let release = archives::open(archive, &trusted)?.release;
@@ -168,8 +174,15 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
     let mut recorded = None;
     if let Some(store) = store {
         let endpoint = Endpoint { url: endpoint.clone(), pid: std::process::id() };
-        store.record_endpoint(&endpoint)?;
-        recorded = Some((store, endpoint));
+        match store.record_endpoint(&endpoint) {
+            Ok(()) => recorded = Some((store, endpoint)),
+            // A store on a read-only medium can be served all the same.
+            Err(error) => progress.warn(format!(
+                "{}; `apply` and `mirrors` want `--endpoint {}`",
+                super::chain(&error),
+                endpoint.url
+            )),
+        }
     }
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(server.run(content, progress, async move {
