@@ -6,7 +6,7 @@
 
 # shellcheck disable=SC2034 # for those who source this
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-TESTBED=${FLEETPACK_TESTBED:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/fleetpack/testbed}
+TESTBED=${FLEETPACK_TESTBED:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/fleetpack/testbed}
 mkdir -p "$TESTBED"
 TESTBED=$(cd -- "$TESTBED" && pwd)
 export FLEETPACK_TESTBED=$TESTBED

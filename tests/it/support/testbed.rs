@@ -11,7 +11,7 @@ pub fn folder_hint() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("FLEETPACK_TESTBED").unwrap_or_else(|| {
         let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-        cache.unwrap_or_else(|| PathBuf::from("/root/.cache")).join("fleetpack/testbed")
+        cache.unwrap_or_else(|| PathBuf::from("/var/tmp/.cache")).join("fleetpack/testbed")
     })
 }
 
@@ -19,7 +19,8 @@ pub fn folder_hint() -> PathBuf {
 pub fn script(name: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed").join(name);
     // Go keeps its modules and its cache below HOME; the testbed's scripts are no part of what is tested.
-    let mut command = program(path, &std::env::var_os("HOME").map_or_else(|| "/root".into(), PathBuf::from));
+    let mut command =
+        program(path, &std::env::var_os("HOME").map_or_else(|| "/var/tmp".into(), PathBuf::from));
     for name in ["GOPROXY", "GOFLAGS", "GOSUMDB", "GOMODCACHE", "GOCACHE", "GOTOOLCHAIN"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
