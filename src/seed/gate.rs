@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{StatusCode, header};
 
-use crate::model::{Digest, ErrorClass, Event, Progress, ReleaseDocument, media_type};
+use crate::model::{Digest, ErrorClass, Event, GitOid, Progress, RefName, ReleaseDocument, media_type};
 
 /// Questions at a time.
 const PARALLEL: usize = 16;
@@ -229,14 +229,21 @@ async fn ask_git(client: &reqwest::Client, endpoint: &str, document: &ReleaseDoc
         }
         body.extend_from_slice(&chunk);
     }
-    let lacking = document.git.refs.iter().find(|reference| {
-        let line = format!("{} {}", reference.target, reference.name);
-        !body.windows(line.len()).any(|window| window == line.as_bytes())
-    });
+    let lacking =
+        document.git.refs.iter().find(|reference| !lists(&body, &reference.target, &reference.name));
     match lacking {
         Some(reference) => Err(format!("`{}` does not lead to `{}` there", reference.name, reference.target)),
         None => Ok(()),
     }
+}
+
+/// Whether a list of references (gitprotocol-pack, "Reference Discovery") leads from `name` to
+/// `target`. A line ends with the name, or with what the server can do behind a zero byte, so that
+/// `refs/heads/main` is not found in `refs/heads/main-2`.
+fn lists(list: &[u8], target: &GitOid, name: &RefName) -> bool {
+    let line = format!("{target} {name}");
+    list.windows(line.len() + 1)
+        .any(|window| window.strip_prefix(line.as_bytes()).is_some_and(|end| matches!(end, b"\n" | b"\0")))
 }
 
 /// The error of a URL that cannot be parsed, as reqwest re-exports none.
@@ -253,5 +260,23 @@ mod tests {
         let missing: Vec<String> = (0..12).map(|number| format!("blob {number}")).collect();
         let text = listing(&missing);
         assert!(text.ends_with("blob 9; and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn a_reference_is_found_by_its_whole_name_alone() {
+        let one = "1".repeat(40);
+        let list = format!(
+            "001e# service=git-upload-pack\n00000000{one} HEAD\0agent=x\n003d{one} refs/heads/main-2\n\
+             003f{one} refs/heads/first\0agent=x\n0000"
+        );
+        let found = |name: &str| lists(list.as_bytes(), &one.parse().unwrap(), &name.parse().unwrap());
+        assert!(found("refs/heads/main-2") && found("refs/heads/first"));
+        assert!(!found("refs/heads/main") && !found("refs/heads/fir"));
+        assert!(!lists(
+            list.as_bytes(),
+            &"2".repeat(40).parse().unwrap(),
+            &"refs/heads/first".parse().unwrap()
+        ));
+        assert!(!lists(b"", &one.parse().unwrap(), &"refs/heads/first".parse().unwrap()));
     }
 }

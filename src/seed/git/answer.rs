@@ -203,7 +203,6 @@ fn negotiate(
                 if multi_ack != MultiAck::None && common.suffices(walk)? {
                     let word = if multi_ack == MultiAck::Detailed { "ready" } else { "continue" };
                     ready |= multi_ack == MultiAck::Detailed;
-                    last = Some(id);
                     line(&mut told, format!("ACK {id} {word}\n"));
                 }
             }
