@@ -62,18 +62,21 @@ fn a_sink_that_fails_stops_the_pass() {
     let fixture = Fixture::with_layer(20 << 20);
     let bytes = fixture.bytes(&[]);
     for digest in [fixture.document.git.bundle, fixture.document.blobs[0].digest] {
-        for at in [Step::Wants, Step::Begin, Step::Write, Step::Commit] {
-            for source in sources(&bytes) {
-                let error = read(source, &Failing { at, digest }).unwrap_err();
-                assert_eq!(error.to_string(), format!("cannot store blob {digest}"), "{at:?}");
-                assert_eq!(error.class(), ErrorClass::Failed);
+        for at in [Step::Wants, Step::Begin, Step::Write, Step::Commit, Step::Panic] {
+            for (kind, source) in ["file", "pipe"].into_iter().zip(sources(&bytes)) {
+                let place = format!("{at:?} of {digest} from a {kind}");
+                let Err(error) = read(source, &Failing { at, digest }) else {
+                    panic!("{place}: was accepted")
+                };
+                if at == Step::Panic {
+                    assert!(matches!(error, ArchiveError::Worker), "{place}: {error:?}");
+                    continue;
+                }
+                assert_eq!(error.to_string(), format!("cannot store blob {digest}"), "{place}");
+                assert_eq!(error.class(), ErrorClass::Failed, "{place}");
                 let cause = std::error::Error::source(&error).unwrap().to_string();
-                assert_eq!(cause, "the store is full");
+                assert_eq!(cause, "the store is full", "{place}");
             }
-        }
-        for source in sources(&bytes) {
-            let error = read(source, &Failing { at: Step::Panic, digest }).unwrap_err();
-            assert!(matches!(error, ArchiveError::Worker), "{error}");
         }
     }
 }
