@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::environment;
+use super::inputs::{ImageArgs, RevisionArgs};
 use super::settings;
 use super::ui::{Failure, Format, Ui, bytes};
-use crate::model::{ImageRef, Platform, ReleaseName, ReleaseVersion};
+use crate::model::{ReleaseName, ReleaseVersion};
 use crate::ops;
 
 /// Resolve a Git revision and every image it runs into one archive.
@@ -18,25 +19,13 @@ use crate::ops;
 /// no file under the output's name.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The Git repository.
-    #[arg(value_name = "PATH", default_value = ".")]
-    path: PathBuf,
-    /// Branch, tag or hash to build.
-    #[arg(long, short, value_name = "REV", default_value = "HEAD")]
-    revision: String,
+    #[command(flatten)]
+    revision: RevisionArgs,
     /// The archive to write, or a folder for it [default: NAME-VERSION.fleetpack.tar here].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Take these platforms of each image index alone; may be given several times [default: fleetpack.yaml's, else all].
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
-    platform: Vec<Platform>,
-    /// Carry this image too, although no manifest names it; may be given several times.
-    #[arg(long, value_name = "REF", value_delimiter = ',')]
-    image: Vec<ImageRef>,
-    /// Take images from an OCI layout before asking their registries: `oci:DIR` or `oci-archive:FILE`,
-    /// with `=REPOSITORY[:TAG]` behind it where the layout does not name them; may be given several times.
-    #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
-    images_from: Vec<String>,
+    #[command(flatten)]
+    images: ImageArgs,
     /// Name of the release [default: fleetpack.yaml's, else the repository folder's].
     #[arg(long, value_name = "NAME")]
     name: Option<ReleaseName>,
@@ -49,9 +38,6 @@ pub struct Args {
     /// Sign with this private key (cosign's format); its password is `COSIGN_PASSWORD`, else asked for.
     #[arg(long, short, value_name = "KEY")]
     key: Option<PathBuf>,
-    /// Downloads at a time.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
-    jobs: u8,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -76,21 +62,14 @@ impl Args {
             None => None,
         };
         let options = ops::build::Options {
-            repository: self.path,
-            revision: self.revision,
+            revision: self.revision.options(),
+            images: self.images.options(),
             output: self.output,
-            platforms: self.platform,
-            images: self.image,
-            local_images: self.images_from,
             name: self.name,
             version: self.release_version,
             sequence: self.sequence,
             key: key.transpose()?,
             created,
-            jobs: usize::from(self.jobs),
-            registries: settings::registry_settings(),
-            kustomize: environment::program("kustomize"),
-            kubectl: environment::program("kubectl"),
         };
         let report = settings::interruptible(ops::build::build(options, ui.clone()))??;
         match self.format {

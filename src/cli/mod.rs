@@ -14,6 +14,7 @@ mod build;
 mod completions;
 mod demo;
 mod history;
+mod inputs;
 mod inspect;
 mod keygen;
 mod man;

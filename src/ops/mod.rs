@@ -5,8 +5,10 @@
 pub mod apply;
 mod archives;
 pub mod build;
+pub mod checkout;
 pub mod demo;
 pub mod error;
+pub mod images;
 pub mod inspect;
 mod install;
 pub mod keys;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::apply::Mode;
+use super::checkout::RevisionOptions;
+use super::images::ImageOptions;
 use super::{ClusterSettings, Error, Result, apply, build, inspect, keys, rollback, serve, status, verify};
 use crate::model::{Progress, ReleaseDocument};
 
@@ -119,10 +121,16 @@ impl Demo {
             "fleetpack build shop.git --revision v{release} --images-from oci:images --key release.key"
         ));
         let options = build::Options {
-            repository: self.folder.join("shop.git"),
-            revision: format!("v{release}"),
+            revision: RevisionOptions {
+                repository: self.folder.join("shop.git"),
+                revision: format!("v{release}"),
+                ..RevisionOptions::default()
+            },
+            images: ImageOptions {
+                local_images: vec![format!("oci:{}", self.folder.join("images").display())],
+                ..ImageOptions::default()
+            },
             output: Some(self.folder.clone()),
-            local_images: vec![format!("oci:{}", self.folder.join("images").display())],
             key: Some(keys::load_private(&key.private, || Ok(String::new()))?),
             ..build::Options::default()
         };

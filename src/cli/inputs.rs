@@ -1,0 +1,62 @@
+//! Arguments that the commands of the build side share.
+
+use std::path::PathBuf;
+
+use super::{environment, settings};
+use crate::model::{ImageRef, Platform};
+use crate::ops::checkout::RevisionOptions;
+use crate::ops::images::ImageOptions;
+
+/// Which revision of which repository.
+#[derive(Debug, clap::Args)]
+pub struct RevisionArgs {
+    /// The Git repository.
+    #[arg(value_name = "PATH", default_value = ".")]
+    path: PathBuf,
+    /// Branch, tag or hash to work on.
+    #[arg(long, short, value_name = "REV", default_value = "HEAD")]
+    revision: String,
+}
+
+impl RevisionArgs {
+    /// As the use cases take it.
+    pub(super) fn options(self) -> RevisionOptions {
+        RevisionOptions {
+            repository: self.path,
+            revision: self.revision,
+            kustomize: environment::program("kustomize"),
+            kubectl: environment::program("kubectl"),
+        }
+    }
+}
+
+/// Which images, and where they are looked for.
+#[derive(Debug, clap::Args)]
+pub struct ImageArgs {
+    /// Take these platforms of each image index alone; may be given several times [default: fleetpack.yaml's, else all].
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    platform: Vec<Platform>,
+    /// Carry this image too, although no manifest names it; may be given several times.
+    #[arg(long, value_name = "REF", value_delimiter = ',')]
+    image: Vec<ImageRef>,
+    /// Take images from an OCI layout before asking their registries: `oci:DIR` or `oci-archive:FILE`,
+    /// with `=REPOSITORY[:TAG]` behind it where the layout does not name them; may be given several times.
+    #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
+    images_from: Vec<String>,
+    /// Downloads at a time.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+}
+
+impl ImageArgs {
+    /// As the use cases take it.
+    pub(super) fn options(self) -> ImageOptions {
+        ImageOptions {
+            platforms: self.platform,
+            images: self.image,
+            local_images: self.images_from,
+            jobs: usize::from(self.jobs),
+            registries: settings::registry_settings(),
+        }
+    }
+}

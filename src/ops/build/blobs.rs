@@ -1,0 +1,178 @@
+//! Every blob of an archive: in which order, from where, and how it comes into its place.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use crate::archive::{Placement, Writer, rendered};
+use crate::model::{BlobEntry, Digest, Event, ImageRef, Progress, ReleaseDocument, media_type};
+use crate::oci::{self, ResolvedImage};
+use crate::ops::{Error, Result};
+use crate::source::git::{BundlePlan, Measured};
+
+/// A blob that is in memory already, or has yet to come from where its image is.
+pub(super) enum Origin {
+    Memory(Bytes),
+    Image(ImageRef, Arc<dyn oci::BlobSource>),
+    Bundle,
+}
+
+/// Lists every blob in archive order (`docs/formats.md`) and says where each comes from.
+pub(super) fn plan_blobs(
+    resolved: &[ResolvedImage],
+    packed: &rendered::Packed,
+    bundle: Measured,
+) -> (Vec<BlobEntry>, HashMap<Digest, Origin>) {
+    let mut origins: HashMap<Digest, Origin> = HashMap::new();
+    let bundle =
+        BlobEntry { digest: bundle.digest, size: bundle.size, media_type: media_type::GIT_BUNDLE.to_owned() };
+    let mut small: BTreeMap<Digest, BlobEntry> = BTreeMap::new();
+    let mut add_small = |digest: Digest, media_type: &str, bytes: &Bytes| {
+        small.entry(digest).or_insert(BlobEntry {
+            digest,
+            size: bytes.len() as u64,
+            media_type: media_type.to_owned(),
+        });
+    };
+    let empty = Bytes::from_static(media_type::EMPTY_BYTES);
+    let memory = [
+        (Digest::of(&empty), media_type::EMPTY, empty),
+        (packed.manifest_digest, media_type::OCI_MANIFEST, Bytes::from(packed.manifest.clone())),
+    ];
+    for (digest, media_type, bytes) in memory {
+        add_small(digest, media_type, &bytes);
+        origins.entry(digest).or_insert(Origin::Memory(bytes));
+    }
+    for image in resolved {
+        for manifest in &image.manifests {
+            add_small(manifest.digest, &manifest.media_type, &manifest.bytes);
+            origins.entry(manifest.digest).or_insert_with(|| Origin::Memory(manifest.bytes.clone()));
+        }
+    }
+    for image in resolved {
+        for config in &image.configs {
+            small.entry(config.digest).or_insert_with(|| config.clone());
+            origins.entry(config.digest).or_insert_with(|| match image.inline.get(&config.digest) {
+                Some(bytes) => Origin::Memory(bytes.clone()),
+                None => Origin::Image(image.entry.reference.clone(), Arc::clone(&image.source)),
+            });
+        }
+    }
+    let mut blobs: Vec<BlobEntry> = small.into_values().collect();
+    let mut listed: HashSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+    let layer = BlobEntry {
+        digest: packed.layer_digest,
+        size: packed.layer.len() as u64,
+        media_type: media_type::OCI_LAYER_GZIP.to_owned(),
+    };
+    origins.insert(bundle.digest, Origin::Bundle);
+    origins.insert(layer.digest, Origin::Memory(Bytes::from(packed.layer.clone())));
+    for blob in [bundle, layer] {
+        if listed.insert(blob.digest) {
+            blobs.push(blob);
+        }
+    }
+    for image in resolved {
+        for layer in &image.layers {
+            if listed.insert(layer.digest) {
+                blobs.push(layer.clone());
+                let origin = || match image.inline.get(&layer.digest) {
+                    Some(bytes) => Origin::Memory(bytes.clone()),
+                    None => Origin::Image(image.entry.reference.clone(), Arc::clone(&image.source)),
+                };
+                origins.entry(layer.digest).or_insert_with(origin);
+            }
+        }
+    }
+    (blobs, origins)
+}
+
+/// Brings every blob into its place, several at a time on all cores.
+pub(super) async fn transfer(
+    writer: &Writer,
+    document: &ReleaseDocument,
+    mut origins: HashMap<Digest, Origin>,
+    bundle: BundlePlan,
+    jobs: usize,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
+    let total = document.blobs.iter().map(|blob| blob.size).sum();
+    let downloads = origins.values().filter(|origin| matches!(origin, Origin::Image(..))).count();
+    progress.event(Event::Start { title: format!("downloading {downloads} blobs"), bytes: Some(total) });
+    let bundle = Arc::new(bundle);
+    // Dropped on the way out of an error, the set ends the tasks that still run.
+    let mut work = JoinSet::new();
+    let path: Arc<Path> = writer.path().into();
+    let joined = |done: Option<std::result::Result<Result<()>, tokio::task::JoinError>>| match done {
+        Some(Ok(done)) => done,
+        Some(Err(error)) => Err(Error::io("write", &path, io::Error::other(error))),
+        None => Ok(()),
+    };
+    for blob in &document.blobs {
+        let Some(origin) = origins.remove(&blob.digest) else {
+            return Err(Error::Setup {
+                what: format!("blob `{}` has no origin", blob.digest),
+                hint: "this is a defect of fleetpack: please report it".into(),
+            });
+        };
+        if work.len() >= jobs {
+            joined(work.join_next().await)?;
+        }
+        let place =
+            Place { placement: writer.placement(blob.digest)?, blob: blob.clone(), path: Arc::clone(&path) };
+        work.spawn(place.fill(origin, Arc::clone(&bundle), Arc::clone(progress)));
+    }
+    while !work.is_empty() {
+        joined(work.join_next().await)?;
+    }
+    progress.event(Event::Finish { summary: String::new() });
+    Ok(())
+}
+
+/// The place of one blob in the output.
+struct Place {
+    placement: Placement,
+    blob: BlobEntry,
+    path: Arc<Path>,
+}
+
+impl Place {
+    /// Brings the blob from where it is, hashed on the way.
+    async fn fill(self, origin: Origin, bundle: Arc<BundlePlan>, progress: Arc<dyn Progress>) -> Result<()> {
+        let Self { mut placement, blob, path } = self;
+        match origin {
+            Origin::Memory(bytes) => {
+                placement.write(&bytes).map_err(|error| Error::io("write", &path, error))?;
+                placement.finish()?;
+                progress.event(Event::Advance(blob.size));
+            }
+            Origin::Image(image, source) => {
+                let mut write = |bytes: &[u8]| {
+                    placement.write(bytes)?;
+                    progress.event(Event::Advance(bytes.len() as u64));
+                    Ok(())
+                };
+                let fetched = oci::fetch(source.as_ref(), &image, &blob, &mut write).await?;
+                placement.finish().map_err(|source| Error::Blob {
+                    image: Box::new(image),
+                    from: fetched.from,
+                    source: Box::new(source.into()),
+                })?;
+            }
+            Origin::Bundle => {
+                let write = move || {
+                    bundle.write_to(&mut placement)?;
+                    Ok::<_, Error>(placement.finish()?)
+                };
+                let written = tokio::task::spawn_blocking(write).await;
+                written.map_err(|error| Error::io("write", &path, io::Error::other(error)))??;
+                progress.event(Event::Advance(blob.size));
+            }
+        }
+        Ok(())
+    }
+}

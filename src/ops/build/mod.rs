@@ -1,0 +1,150 @@
+//! `build`: a Git revision and every image it runs, into one archive.
+//!
+//! Everything small comes first: the tree is rendered, images are found and resolved to their
+//! manifests, the Git bundle is measured. Then every size is known, so every offset in the output
+//! is, and all blobs stream side by side straight into their places.
+
+mod blobs;
+mod naming;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use self::blobs::{plan_blobs, transfer};
+use self::naming::{output_path, release_name, release_time, release_version};
+use super::checkout::{Checkout, RevisionOptions};
+use super::images::{self, ImageOptions};
+use super::{Error, Result};
+use crate::archive::{Writer, rendered};
+use crate::model::{
+    Digest, Event, GitContent, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, release,
+};
+use crate::source::git::Revision;
+use crate::trust::{self, PrivateKey};
+
+/// What a build is told.
+#[derive(Default)]
+pub struct Options {
+    /// The revision, and what renders it.
+    pub revision: RevisionOptions,
+    /// Its images.
+    pub images: ImageOptions,
+    /// File to write, or folder for it; none writes to the working folder.
+    pub output: Option<PathBuf>,
+    /// Name of the release, over the configuration's.
+    pub name: Option<ReleaseName>,
+    /// Version of the release, over the configuration's.
+    pub version: Option<ReleaseVersion>,
+    /// Sequence, over the count of commits.
+    pub sequence: Option<u64>,
+    /// Key to sign with.
+    pub key: Option<PrivateKey>,
+    /// Time of the release in seconds since 1970, over the commit's.
+    pub created: Option<i64>,
+}
+
+/// What a build made.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Format of this report: 1.
+    pub format: u32,
+    /// The archive.
+    pub archive: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Identity of the release: digest of its manifest.
+    pub release: Digest,
+    /// Name of the release.
+    pub name: ReleaseName,
+    /// Version of the release.
+    pub version: ReleaseVersion,
+    /// Sequence of the release.
+    pub sequence: u64,
+    /// The commit.
+    pub commit: String,
+    /// Count of objects.
+    pub objects: usize,
+    /// Count of image references.
+    pub images: usize,
+    /// Count of blobs.
+    pub blobs: usize,
+    /// Fingerprint of the key that signed, if one did.
+    pub signed_by: Option<String>,
+}
+
+/// Builds an archive. On any failure there is no file under its name.
+///
+/// # Errors
+///
+/// When the revision, its manifests or an image cannot be had, or the output cannot be written.
+pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
+    let checkout = Checkout::open(&options.revision, progress.as_ref())?;
+    let config = checkout.config.as_ref();
+    let name = release_name(&options, config, progress.as_ref())?;
+    let version = release_version(&options, config, &checkout.revision)?;
+    let created = release_time(&options, &checkout.revision)?;
+    let output = output_path(options.output.as_deref(), &name, &version);
+
+    progress.event(Event::Start { title: format!("rendering {name} {version}"), bytes: None });
+    let objects = checkout.render(&options.revision, progress.as_ref())?;
+    let wanted = images::wanted(&objects, config, &options.images)?;
+    progress.event(Event::Finish {
+        summary: format!("{} objects, {} image references", objects.len(), wanted.len()),
+    });
+
+    progress.event(Event::Start { title: format!("resolving {} images", wanted.len()), bytes: None });
+    // Packing Git's objects keeps one core busy while the registries answer.
+    let mut plan = checkout.repository.bundle(&checkout.revision)?;
+    let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
+    let resolved = images::resolve_all(&options.images, config, wanted, &progress).await?;
+    let (bundle, measured) = measuring
+        .await
+        .map_err(|error| Error::io("pack", &options.revision.repository, io::Error::other(error)))??;
+    progress.event(Event::Finish { summary: String::new() });
+
+    let packed = rendered::pack(&objects)?;
+    let (blobs, origins) = plan_blobs(&resolved, &packed, measured);
+    let Revision { sequence, commit, refs, .. } = checkout.revision;
+    let document = ReleaseDocument {
+        format: release::FORMAT,
+        requires: Vec::new(),
+        name,
+        version,
+        sequence: options.sequence.unwrap_or(sequence),
+        created,
+        generator: concat!("fleetpack ", env!("CARGO_PKG_VERSION")).to_owned(),
+        git: GitContent { commit, refs, bundle: measured.digest },
+        rendered: packed.content(),
+        images: resolved.into_iter().map(|image| image.entry).collect(),
+        blobs,
+    };
+
+    let writer = Writer::create(&output, &document)?;
+    transfer(&writer, &document, origins, bundle, options.images.jobs(), &progress).await?;
+    let mut signatures = Vec::new();
+    if let Some(key) = &options.key {
+        signatures.push(trust::sign(writer.manifest(), key)?);
+    } else {
+        let advice = "sign it with `fleetpack sign`, or build with `--key`";
+        progress.warn(format!("the archive is unsigned, and no site will take it; {advice}"));
+    }
+    let written = writer.finish(&signatures)?;
+    Ok(Report {
+        format: 1,
+        archive: output,
+        size: written.size,
+        release: written.digest,
+        name: document.name,
+        version: document.version,
+        sequence: document.sequence,
+        commit: document.git.commit.to_string(),
+        objects: document.rendered.objects.len(),
+        images: document.images.len(),
+        blobs: document.blobs.len(),
+        signed_by: options.key.as_ref().map(|key| key.public().fingerprint().to_string()),
+    })
+}
