@@ -181,7 +181,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__build)
-            opts="-r -o -k -q -h --revision --output --platform --image --images-from --name --release-version --sequence --key --jobs --format --quiet --help"
+            opts="-r -o -k -q -h --revision --output --platform --image --images-from --jobs --name --release-version --sequence --key --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -215,6 +215,10 @@ _fleetpack() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --name)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -232,10 +236,6 @@ _fleetpack() {
                     return 0
                     ;;
                 -k)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --jobs)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -42,16 +42,16 @@ complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "demo" -d 'Show 
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "man" -d 'Print the man page, or write every page to a folder'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s r -l revision -d 'Branch, tag or hash to build' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s r -l revision -d 'Branch, tag or hash to work on' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s o -l output -d 'The archive to write, or a folder for it [default: NAME-VERSION.fleetpack.tar here]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l platform -d 'Take these platforms of each image index alone; may be given several times [default: fleetpack.yaml\'s, else all]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l image -d 'Carry this image too, although no manifest names it; may be given several times' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l images-from -d 'Take images from an OCI layout before asking their registries: `oci:DIR` or `oci-archive:FILE`, with `=REPOSITORY[:TAG]` behind it where the layout does not name them; may be given several times' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l jobs -d 'Downloads at a time' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l name -d 'Name of the release [default: fleetpack.yaml\'s, else the repository folder\'s]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l release-version -d 'Version of the release [default: fleetpack.yaml\'s, else the tag at the revision, else its short hash]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l sequence -d 'Number that sites use to tell newer from older [default: count of commits that the revision reaches]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s k -l key -d 'Sign with this private key (cosign\'s format); its password is `COSIGN_PASSWORD`, else asked for' -r -F
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l jobs -d 'Downloads at a time' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l format -d 'How to print the result' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
