@@ -7,6 +7,3 @@ pub mod config;
 pub mod git;
 pub mod images;
 pub mod render;
-mod render_files;
-mod render_kustomize;
-mod render_tool;

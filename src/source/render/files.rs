@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::render::{RenderError, Tree, objects_of};
-use super::render_kustomize;
+use super::tree::Tree;
+use super::{RenderError, kustomize, objects_of};
 use crate::model::config::FILE_NAME;
 use crate::model::{Origin, Progress, RenderedObject, yaml};
 
@@ -35,7 +35,7 @@ fn is_manifest(path: &Path) -> bool {
 }
 
 fn is_kustomization(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| render_kustomize::FILES.iter().any(|known| name == *known))
+    path.file_name().is_some_and(|name| kustomize::FILES.iter().any(|known| name == *known))
 }
 
 /// Files that are fleetpack's own, at the root.

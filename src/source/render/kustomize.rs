@@ -6,13 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::render::{RenderError, Tree, objects_of};
-use super::render_tool::{self, RenderTools};
+use super::tool::{self, RenderTools};
+use super::tree::{Scratch, Tree};
+use super::{RenderError, objects_of};
 use crate::model::{ObjectId, Origin, RenderedObject, yaml};
 
 /// The names that kustomize looks for.
@@ -30,7 +29,7 @@ pub(super) fn render(
     let tool = tools.choose().ok_or_else(|| RenderError::NoTool { folder: label.clone() })?;
 
     let scratch = Scratch::beside(&tree.root)?;
-    let output = render_tool::kustomize(tool, folder, &label, &scratch.0)?;
+    let output = tool::kustomize(tool, folder, &label, &scratch.0)?;
     let whole = Origin { file: label.clone(), line: None };
     let documents = yaml::documents(&output)
         .map_err(|error| RenderError::Yaml { file: format!("the rendering of `{label}`"), error })?;
@@ -50,33 +49,6 @@ pub(super) fn render(
         }
     }
     Ok(objects)
-}
-
-/// A private folder beside the exported tree, gone with this value.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn beside(root: &Path) -> Result<Self, RenderError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
-        let name = format!(".fleetpack-render-{}-{count}-{nanos}", std::process::id());
-        let path = root.parent().unwrap_or(root).join(name);
-        let mut builder = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        // A name that exists is an error, so nobody can have laid it out for us.
-        builder
-            .create(&path)
-            .map_err(|source| RenderError::Io { path: path.display().to_string(), source })?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // It lies in a temporary folder that goes with the build.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Looks through a kustomization and what it is made of, for names that lead out of the revision.
@@ -211,7 +183,7 @@ fn origins(
         "buildMetadata": ["originAnnotations"],
     }));
     fs::write(wrapper.join(FILES[0]), text).ok()?;
-    let output = render_tool::kustomize(tool, &wrapper, "origins", scratch).ok()?;
+    let output = tool::kustomize(tool, &wrapper, "origins", scratch).ok()?;
     let mut origins = BTreeMap::new();
     for document in yaml::documents(&output).ok()? {
         let Ok(id) = ObjectId::of(&document.value) else { continue };

@@ -1,0 +1,145 @@
+//! Renders the tree of a revision to the objects that a site will apply.
+//!
+//! Sources come from `fleetpack.yaml`, else by convention. Every object is named and doubled
+//! ones are refused; nothing is added to an object, and nothing taken away.
+
+mod error;
+mod files;
+mod kustomize;
+mod tool;
+mod tree;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+pub use error::RenderError;
+pub use tool::{RenderTools, ToolError};
+
+use crate::fsio::limits;
+use crate::model::config::{FILE_NAME, ReleaseConfig, SourceConfig};
+use crate::model::{ObjectId, Origin, Progress, RenderedObject};
+use tree::Tree;
+
+/// Renders `tree`, the exported tree of a revision.
+///
+/// `tree` must lie in a private folder of its own: a kustomization is rendered with the help of
+/// a folder beside it.
+///
+/// # Errors
+///
+/// When a source cannot be read or rendered, an object has no name or stands twice, or nothing
+/// comes out at all.
+pub fn render(
+    tree: &Path,
+    config: Option<&ReleaseConfig>,
+    tools: &RenderTools,
+    progress: &dyn Progress,
+) -> Result<Vec<RenderedObject>, RenderError> {
+    let root = fs::canonicalize(tree)
+        .map_err(|source| RenderError::Io { path: tree.display().to_string(), source })?;
+    let tree = Tree { root };
+    let sources = config.map_or(&[][..], |config| config.sources.as_slice());
+    let objects = if sources.is_empty() {
+        by_convention(&tree, tools, progress)?
+    } else {
+        let mut objects = Vec::new();
+        for source in sources {
+            let more = from_source(&tree, source, tools)?;
+            if more.is_empty() {
+                return Err(RenderError::Empty { source_name: format!("the source `{source}`") });
+            }
+            objects.extend(more);
+        }
+        objects
+    };
+    if objects.is_empty() {
+        return Err(RenderError::Empty { source_name: "the revision".to_owned() });
+    }
+    if objects.len() > limits::OBJECTS {
+        return Err(RenderError::TooMany);
+    }
+    refuse_doubled(&objects)?;
+    Ok(objects)
+}
+
+fn from_source(
+    tree: &Tree,
+    source: &SourceConfig,
+    tools: &RenderTools,
+) -> Result<Vec<RenderedObject>, RenderError> {
+    let (SourceConfig::Kustomize(path) | SourceConfig::Path(path)) = source;
+    let at = path.below(&tree.root);
+    if fs::symlink_metadata(&at).is_err() {
+        return Err(RenderError::Missing {
+            place: format!("the source `{source}` of `{FILE_NAME}`"),
+            wanted: format!("`{path}`"),
+        });
+    }
+    let at = tree.resolve(&at)?;
+    match source {
+        SourceConfig::Kustomize(_) => {
+            // `kustomize: deploy/kustomization.yaml` means its folder.
+            let is_file =
+                at.file_name().is_some_and(|name| kustomize::FILES.iter().any(|file| name == *file));
+            let folder = if at.is_file() && is_file { at.parent().unwrap_or(&at) } else { &at };
+            kustomize::render(tree, folder, tools)
+        }
+        SourceConfig::Path(_) => files::explicit(tree, &at),
+    }
+}
+
+fn by_convention(
+    tree: &Tree,
+    tools: &RenderTools,
+    progress: &dyn Progress,
+) -> Result<Vec<RenderedObject>, RenderError> {
+    if kustomize::FILES.iter().any(|name| tree.root.join(name).is_file()) {
+        return kustomize::render(tree, &tree.root, tools);
+    }
+    if tree.root.join("Chart.yaml").exists() {
+        return Err(RenderError::Chart);
+    }
+    files::by_convention(tree, progress)
+}
+
+/// Takes the object, or the objects of a list, that a document holds.
+pub(super) fn objects_of(
+    value: Value,
+    origin: &Origin,
+    out: &mut Vec<RenderedObject>,
+) -> Result<(), RenderError> {
+    let mut queue = vec![value];
+    while let Some(mut value) = queue.pop() {
+        // As kubectl does: a kind that ends with `List` and has a list of items is only a wrapping.
+        let is_list = value["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+        if is_list && let Some(Value::Array(items)) = value.get_mut("items") {
+            queue.extend(items.drain(..).rev());
+            continue;
+        }
+        let id = ObjectId::of(&value).map_err(|why| RenderError::Object { origin: origin.clone(), why })?;
+        if out.len() >= limits::OBJECTS {
+            return Err(RenderError::TooMany);
+        }
+        out.push(RenderedObject { id, origin: origin.clone(), value });
+    }
+    Ok(())
+}
+
+fn refuse_doubled(objects: &[RenderedObject]) -> Result<(), RenderError> {
+    let mut seen: HashMap<_, &Origin> = HashMap::with_capacity(objects.len());
+    for object in objects {
+        let id = &object.id;
+        let key = (id.group(), id.kind.as_str(), id.namespace.as_deref(), id.name.as_str());
+        if let Some(first) = seen.insert(key, &object.origin) {
+            return Err(RenderError::Doubled {
+                id: Box::new(id.clone()),
+                first: first.clone(),
+                second: object.origin.clone(),
+            });
+        }
+    }
+    Ok(())
+}
