@@ -209,7 +209,7 @@ mod tests {
     fn observed(id: ObjectId, live: Option<Value>, trial: Trial) -> Observed {
         Observed {
             desired: Desired {
-                origin: Origin { file: "shop.yaml".into(), line: Some(1) },
+                origin: Origin { file: "shop.yaml".into(), line: Some(1), ..Origin::default() },
                 value: json!({"spec": {"a": 2}}),
                 resource: resource(&id),
                 place: order::place(id.group(), &id.kind),

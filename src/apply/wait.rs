@@ -361,7 +361,7 @@ mod tests {
                 namespace: Some("shop".into()),
                 name: "j".into(),
             },
-            origin: Origin { file: "j.yaml".into(), line: None },
+            origin: Origin { file: "j.yaml".into(), ..Origin::default() },
             value,
             resource: Resource {
                 group: "batch".into(),
@@ -393,7 +393,7 @@ mod tests {
                     namespace: Some("shop".into()),
                     name: "web".into(),
                 },
-                origin: Origin { file: "web.yaml".into(), line: Some(1) },
+                origin: Origin { file: "web.yaml".into(), line: Some(1), ..Origin::default() },
                 health: Health { state: State::InProgress, message: "0 of 1 replicas available".into() },
                 details: vec!["Pod shop/web-1 container web: CrashLoopBackOff".into()],
                 log: vec!["cannot open /data".into()],

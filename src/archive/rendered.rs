@@ -312,7 +312,11 @@ mod tests {
             "data": data,
         });
         let id = ObjectId::of(&value).unwrap();
-        RenderedObject { id, origin: Origin { file: "a.yaml".into(), line: Some(3) }, value }
+        RenderedObject {
+            id,
+            origin: Origin { file: "a.yaml".into(), line: Some(3), ..Origin::default() },
+            value,
+        }
     }
 
     fn objects() -> Vec<RenderedObject> {

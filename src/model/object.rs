@@ -92,7 +92,7 @@ impl fmt::Display for ObjectId {
 
 /// Where an object comes from in the revision.
 #[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+    Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
@@ -101,12 +101,20 @@ pub struct Origin {
     /// Line on which the document begins, counted from 1, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
+    /// The deployers of the revision (an Argo CD `Application`, a Flux `Kustomization`) that led to
+    /// the object, the outermost first: `Application argocd/shop`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deployers: Vec<String>,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
-        self.line.iter().try_for_each(|line| write!(f, ":{line}"))
+        self.line.iter().try_for_each(|line| write!(f, ":{line}"))?;
+        if self.deployers.is_empty() {
+            return Ok(());
+        }
+        write!(f, " (through {})", self.deployers.join(", "))
     }
 }
 

@@ -261,12 +261,12 @@ mod tests {
             server: "v1.36.0".into(),
             create: vec![PlannedCreate {
                 object: id("Service", "web"),
-                origin: Origin { file: "web.yaml".into(), line: Some(3) },
+                origin: Origin { file: "web.yaml".into(), line: Some(3), ..Origin::default() },
                 unchecked: Some("namespace `shop` is created by this release".into()),
             }],
             change: vec![PlannedChange {
                 object: id("ConfigMap", "web"),
-                origin: Origin { file: "web.yaml".into(), line: None },
+                origin: Origin { file: "web.yaml".into(), ..Origin::default() },
                 fields: vec![FieldChange {
                     path: "data.GREETING".into(),
                     old: Some("hello".into()),

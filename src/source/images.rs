@@ -223,7 +223,11 @@ mod tests {
             value[key] = part.clone();
         }
         let id = ObjectId::of(&value).unwrap();
-        RenderedObject { id, origin: Origin { file: "x.yaml".into(), line: Some(7) }, value }
+        RenderedObject {
+            id,
+            origin: Origin { file: "x.yaml".into(), line: Some(7), ..Origin::default() },
+            value,
+        }
     }
 
     fn fields(objects: &[RenderedObject]) -> Vec<(String, String)> {

@@ -59,7 +59,7 @@ pub fn objects(yaml: &str) -> Vec<RenderedObject> {
                     namespace: text(&value["metadata"]["namespace"]),
                     name: text(&value["metadata"]["name"]).unwrap(),
                 },
-                origin: Origin { file: "site.yaml".into(), line: Some(line) },
+                origin: Origin { file: "site.yaml".into(), line: Some(line), ..Origin::default() },
                 value,
             });
         }

@@ -75,7 +75,7 @@ fn parse(tree: &Tree, path: &Path) -> Result<Vec<(Origin, Value)>, RenderError> 
     let file = tree.label(path);
     let documents = yaml::documents(&tree.read(path)?)
         .map_err(|error| RenderError::Yaml { file: file.clone(), error })?;
-    let origin = |line| Origin { file: file.clone(), line: Some(line) };
+    let origin = |line| Origin { file: file.clone(), line: Some(line), ..Origin::default() };
     Ok(documents.into_iter().map(|document| (origin(document.line), document.value)).collect())
 }
 

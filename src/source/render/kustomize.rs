@@ -30,7 +30,7 @@ pub(super) fn render(
 
     let scratch = Scratch::beside(&tree.root)?;
     let output = tool::kustomize(tool, folder, &label, &scratch.0)?;
-    let whole = Origin { file: label.clone(), line: None };
+    let whole = Origin { file: label.clone(), ..Origin::default() };
     let documents = yaml::documents(&output)
         .map_err(|error| RenderError::Yaml { file: format!("the rendering of `{label}`"), error })?;
     let mut objects = Vec::new();
@@ -42,7 +42,7 @@ pub(super) fn render(
     let mut lines = Lines { tree, files: HashMap::new() };
     for object in &mut objects {
         if let Some(source) = origins.get(&object.id) {
-            object.origin = Origin { file: source.file.clone(), line: None };
+            object.origin = Origin { file: source.file.clone(), ..Origin::default() };
             if source.holds_object {
                 object.origin.line = lines.find(&source.file, &object.id);
             }
