@@ -107,11 +107,9 @@ fn text(part: Part, digest: &str, document: &ReleaseDocument) -> String {
                         referrer.artifact_type.as_deref().or(referrer.tag.as_deref()).unwrap_or("artifact");
                     format!("  referrer  {}  {kind}", referrer.digest)
                 }));
-                lines.extend(
-                    image.used_by.iter().map(|usage| {
-                        format!("  used by   {}  {}  {}", usage.origin, usage.object, usage.field)
-                    }),
-                );
+                lines.extend(image.used_by.iter().map(|usage| {
+                    format!("  used by   {}  {}  {}", usage.place(), usage.object, usage.field)
+                }));
             }
             lines.join("\n")
         }

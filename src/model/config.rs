@@ -157,6 +157,110 @@ pub struct ImagesConfig {
     /// Images to carry although no manifest names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<ImageRef>,
+    /// What looks like an image, or names one, and is not to be carried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<IgnoredImage>,
+}
+
+/// A reference that is not to be carried, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IgnoredImage {
+    /// The reference, or what stands in its place in the manifest. Without tag and digest it means
+    /// every image of the repository; `*` stands for any characters.
+    pub image: ImagePattern,
+    /// Why the release does without it.
+    pub reason: Reason,
+}
+
+/// Which references an entry of `images.ignore` is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+pub struct ImagePattern(#[schemars(length(min = 1, max = 1024))] String);
+
+impl ImagePattern {
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is about the text of a manifest, which means `image` where it means one.
+    #[must_use]
+    pub fn matches(&self, text: &str, image: Option<&ImageRef>) -> bool {
+        if glob(&self.0, text) {
+            return true;
+        }
+        let Some(image) = image else { return false };
+        if self.0.contains('*') {
+            return glob(&self.0, &image.to_string()) || glob(&self.0, &image.name());
+        }
+        let Ok(pattern) = self.0.parse::<ImageRef>() else { return false };
+        let last = self.0.rsplit('/').next().unwrap_or_default();
+        pattern == *image || (!last.contains([':', '@']) && pattern.name() == image.name())
+    }
+}
+
+/// Whether `text` is what `pattern` says, where `*` stands for any characters.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (mut parts, mut rest) = (pattern.split('*'), text);
+    let Some(after) = parts.next().and_then(|first| rest.strip_prefix(first)) else { return false };
+    rest = after;
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    true
+}
+
+impl<'de> Deserialize<'de> for ImagePattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() > 1024 || text.chars().any(char::is_control) {
+            return Err(D::Error::custom("`image` is longer than 1024 bytes or holds control characters"));
+        }
+        if text.chars().all(|c| c == '*' || c.is_whitespace()) {
+            let why =
+                format!("`image` is `{text}`, wanted a reference, or a pattern that says more than `*`");
+            return Err(D::Error::custom(why));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// Why something is done without: a sentence for those who review it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+pub struct Reason(#[schemars(length(min = 1, max = 1000))] String);
+
+impl Reason {
+    /// The sentence.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?.trim().to_owned();
+        match text.len() {
+            0 => Err(D::Error::custom("`reason` is empty, wanted a sentence that says why")),
+            1..=1000 => Ok(Self(text)),
+            _ => Err(D::Error::custom("`reason` is longer than 1000 bytes")),
+        }
+    }
 }
 
 impl ImagesConfig {
@@ -182,6 +286,32 @@ mod tests {
         }
         for bad in ["", "/", "/etc", "..", "a/../b", "a//"] {
             assert!(bad.parse::<SourcePath>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_ignored_image_means() {
+        for (pattern, text, want) in [
+            ("example.com/doc-only", "example.com/doc-only:1.0", true),
+            ("example.com/doc-only", "example.com/doc-only2:1.0", false),
+            ("nginx", "nginx:1.27", true),
+            ("nginx", "docker.io/library/nginx:1.27", true),
+            ("nginx:1.27", "docker.io/library/nginx:1.27", true),
+            ("nginx:1.27", "nginx:1.28", false),
+            ("registry.example.com:5000/a", "registry.example.com:5000/a:1", true),
+            ("quay.io/*/debug*", "quay.io/shop/debug:1", true),
+            ("quay.io/*/debug", "quay.io/shop/debug:1", true),
+            ("quay.io/*:1", "quay.io/a/b:11", false),
+            ("docker.io/*", "nginx:1", true),
+            ("$(params.*)", "$(params.image)", true),
+            ("a*a", "a", false),
+        ] {
+            let image = text.parse::<ImageRef>().ok();
+            assert_eq!(
+                ImagePattern(pattern.to_owned()).matches(text, image.as_ref()),
+                want,
+                "{pattern} {text}"
+            );
         }
     }
 }

@@ -173,8 +173,21 @@ pub struct Usage {
     pub origin: Origin,
     /// The object.
     pub object: ObjectId,
-    /// Path of the field: `spec.template.spec.containers[0].image`.
+    /// Path of the field: `spec.template.spec.containers[0].image`. A key that is no plain word
+    /// stands as `["key"]`, and ` -> ` leads into a document that the field holds as text.
     pub field: String,
+    /// Line of the field's value in the origin's file, counted from 1, where it stands there as
+    /// it was rendered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+}
+
+impl Usage {
+    /// File and line, as precisely as they are known: `deploy/web.yaml:31`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        Origin { file: self.origin.file.clone(), line: self.line.or(self.origin.line) }.to_string()
+    }
 }
 
 impl ReleaseDocument {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::model::{ErrorClass, ImageRef, Usage};
+use crate::model::{ErrorClass, ImageRef};
 
 /// An error of a use case. Each has a class, which decides the exit code, and may have a hint.
 #[derive(Debug, thiserror::Error)]
@@ -74,12 +74,9 @@ pub enum Error {
         /// Its sequence.
         active_sequence: u64,
     },
-    /// Images that could not be resolved.
-    #[error("{}", images_text(images))]
-    Images {
-        /// Each image, who uses it, and what its sources said.
-        images: Vec<UnresolvedImage>,
-    },
+    /// Images that are missing, cannot be resolved, or are not decided.
+    #[error("{0}")]
+    Images(Box<super::image_problems::ImageProblems>),
     /// No endpoint is known for the gate.
     #[error("no endpoint to ask for the release: `fleetpack serve` has not run on the store `{}`", store.display())]
     NoEndpoint {
@@ -125,9 +122,6 @@ pub enum Error {
     /// Rendering the manifests.
     #[error(transparent)]
     Render(#[from] crate::source::render::RenderError),
-    /// Finding the images.
-    #[error(transparent)]
-    Discover(#[from] crate::source::images::ImagesError),
     /// Registries and layouts.
     #[error(transparent)]
     Oci(Box<crate::oci::OciError>),
@@ -149,37 +143,6 @@ pub enum Error {
     /// The cluster, before anything was changed there.
     #[error(transparent)]
     Cluster(#[from] crate::apply::ApplyError),
-}
-
-/// An image that could not be resolved.
-#[derive(Debug)]
-pub struct UnresolvedImage {
-    /// The reference.
-    pub image: ImageRef,
-    /// Who uses it; none when it was asked for by name alone.
-    pub used_by: Vec<Usage>,
-    /// What its sources said.
-    pub error: crate::oci::OciError,
-}
-
-fn images_text(images: &[UnresolvedImage]) -> String {
-    let mut lines = vec![match images {
-        [_] => "an image cannot be resolved".to_owned(),
-        images => format!("{} images cannot be resolved", images.len()),
-    }];
-    for image in images {
-        lines.push(format!("  `{}`: {}", image.image, super::chain(&image.error)));
-        lines.extend(
-            image
-                .used_by
-                .iter()
-                .map(|usage| format!("    used by {}  {}  {}", usage.origin, usage.object, usage.field)),
-        );
-        if image.used_by.is_empty() {
-            lines.push("    asked for by `--image` or `images.include`".to_owned());
-        }
-    }
-    lines.join("\n")
 }
 
 fn install_text(release: &str, restored: Option<&str>, why: &str) -> String {
@@ -216,12 +179,7 @@ impl Error {
             Self::Usage { .. } => ErrorClass::Usage,
             Self::Archive { source, .. } => source.class(),
             Self::Downgrade { .. } => ErrorClass::Refused,
-            Self::Images { images } => {
-                // One that is missing makes the release incomplete, whatever ails the others.
-                let classes = || images.iter().map(|image| image.error.class());
-                let missing = classes().find(|class| *class == ErrorClass::Incomplete);
-                missing.or_else(|| classes().next()).unwrap_or(ErrorClass::Incomplete)
-            }
+            Self::Images(problems) => problems.class(),
             Self::NoEndpoint { .. } | Self::NoRelease { .. } => ErrorClass::Incomplete,
             Self::Install { restored, .. } => match restored {
                 Some(_) => ErrorClass::ClusterRestored,
@@ -234,7 +192,6 @@ impl Error {
             Self::Git(error) => error.class(),
             Self::Config(error) => error.class(),
             Self::Render(error) => error.class(),
-            Self::Discover(error) => error.class(),
             Self::Oci(error) => error.class(),
             Self::SiteGit(error) => error.class(),
             Self::Store(error) => error.class(),
@@ -263,9 +220,7 @@ impl Error {
                  `--allow-downgrade REASON`"
                     .into(),
             ),
-            Self::Images { images } => images.iter().find_map(|image| image.error.hint()).or_else(|| {
-                Some("push the image, correct the reference, or take it from a folder with `--images-from oci:DIR`".into())
-            }),
+            Self::Images(problems) => problems.hint(),
             Self::NoEndpoint { store } => Some(format!(
                 "start it: `fleetpack serve --store {}` (and keep it running: nodes pull from it), or name another with `--endpoint URL`",
                 store.display()
@@ -278,7 +233,6 @@ impl Error {
             Self::Git(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Render(error) => error.hint(),
-            Self::Discover(error) => error.hint(),
             Self::Oci(error) => error.hint(),
             Self::SiteGit(error) => error.hint(),
             Self::Store(error) => error.hint(),

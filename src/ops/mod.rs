@@ -8,6 +8,7 @@ pub mod build;
 pub mod checkout;
 pub mod demo;
 pub mod error;
+pub mod image_problems;
 pub mod images;
 pub mod inspect;
 mod install;

@@ -111,7 +111,7 @@ fn place(objects: &[RenderedObject], id: &str) -> String {
 }
 
 fn images_of(objects: &[RenderedObject]) -> BTreeSet<String> {
-    images::discover(objects).complete().unwrap().into_iter().map(|found| found.image.to_string()).collect()
+    images::discover(objects).found.into_iter().map(|found| found.image.to_string()).collect()
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn the_shop_renders_as_a_plain_build_and_knows_its_files() {
     let generated = objects.iter().find(|object| object.id.name.starts_with("web-content-")).unwrap();
     assert_eq!(generated.origin.to_string(), "deploy/overlays/site/kustomization.yaml");
 
-    let found = images::discover(&objects).complete().unwrap();
+    let found = images::discover(&objects).found;
     let wanted = ["agent", "cart", "checkout", "orders-db", "report", "schema", "web"]
         .map(|name| format!("registry.example.com/shop/{name}:1.4.0"));
     let wanted: BTreeSet<_> =
@@ -215,7 +215,7 @@ fn the_demo_shop_of_the_corpus_has_thirteen_images() {
     let tree = Tree { folder: tempfile::tempdir().unwrap() };
     copy(&corpus, &tree.path());
     let objects = tree.objects();
-    let found = images::discover(&objects).complete().unwrap();
+    let found = images::discover(&objects).found;
     assert_eq!(found.len(), 13, "{found:#?}");
     assert_eq!(images_of(&objects).len(), 13);
     assert!(objects.iter().all(|object| object.origin.line.is_some()), "each object knows its file and line");

@@ -91,16 +91,16 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
 
     progress.event(Event::Start { title: format!("rendering {name} {version}"), bytes: None });
     let objects = checkout.render(&options.revision, progress.as_ref())?;
-    let wanted = images::wanted(&objects, config, &options.images)?;
+    let wanted = images::wanted(&objects, config, &options.images, progress.as_ref());
     progress.event(Event::Finish {
-        summary: format!("{} objects, {} image references", objects.len(), wanted.len()),
+        summary: format!("{} objects, {} image references", objects.len(), wanted.images.len()),
     });
 
-    progress.event(Event::Start { title: format!("resolving {} images", wanted.len()), bytes: None });
+    progress.event(Event::Start { title: format!("resolving {} images", wanted.images.len()), bytes: None });
     // Packing Git's objects keeps one core busy while the registries answer.
     let mut plan = checkout.repository.bundle(&checkout.revision)?;
     let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
-    let resolved = images::resolve_all(&options.images, config, wanted, &progress).await?;
+    let resolved = images::resolve_all(&options.images, config, &wanted, &progress).await?;
     let (bundle, measured) = measuring
         .await
         .map_err(|error| Error::io("pack", &options.revision.repository, io::Error::other(error)))??;

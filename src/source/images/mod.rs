@@ -2,11 +2,12 @@
 //!
 //! Complete or refused: an image field that names no image is an error that says which one.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::model::{ErrorClass, ImageRef, ObjectId, Origin, RenderedObject, Usage};
+use crate::model::{ImageRef, ObjectId, Origin, RenderedObject, Usage};
 
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -23,6 +24,31 @@ const POD_SPECS: &[(&[&str], &str, &[&str])] = &[
     (&["batch"], "CronJob", &["spec", "jobTemplate", "spec", "template", "spec"]),
 ];
 
+/// How sure it is that a reference is one, and runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    /// It looks like an image: whether it is one, its registry knows.
+    Candidate,
+    /// It certainly runs.
+    Required,
+}
+
+/// What says that a text is an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// A container or an image volume of a pod spec.
+    PodSpec,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PodSpec => "a pod",
+        })
+    }
+}
+
 /// One place that names an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundImage {
@@ -32,6 +58,10 @@ pub struct FoundImage {
     pub image: ImageRef,
     /// Where it stands.
     pub usage: Usage,
+    /// Whether it certainly runs.
+    pub certainty: Certainty,
+    /// What says so.
+    pub rule: Rule,
 }
 
 /// One place that should name an image and does not.
@@ -43,6 +73,8 @@ pub struct UnresolvableImage {
     pub why: String,
     /// Where it stands.
     pub usage: Usage,
+    /// What says that it should name one.
+    pub rule: Rule,
 }
 
 /// All that a release would run.
@@ -52,55 +84,6 @@ pub struct Discovery {
     pub found: Vec<FoundImage>,
     /// Fields that should name one, in the same order.
     pub unresolvable: Vec<UnresolvableImage>,
-}
-
-/// Why the images of a release are not all known.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", describe(.places))]
-pub struct ImagesError {
-    /// Every field that should name an image and does not.
-    pub places: Vec<UnresolvableImage>,
-}
-
-fn describe(places: &[UnresolvableImage]) -> String {
-    let line = |place: &UnresolvableImage| {
-        let Usage { origin, object, field } = &place.usage;
-        format!("{origin}: {object}: `{field}`: {}", place.why)
-    };
-    if let [place] = places {
-        return line(place);
-    }
-    let lines: Vec<_> = places.iter().map(|place| format!("\n  {}", line(place))).collect();
-    format!("{} fields name no image:{}", places.len(), lines.concat())
-}
-
-impl ImagesError {
-    /// How the error ends the process.
-    #[must_use]
-    pub const fn class(&self) -> ErrorClass {
-        ErrorClass::Incomplete
-    }
-
-    /// What to do next.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        Some("a release is complete only when each container names its image in the revision".to_owned())
-    }
-}
-
-impl Discovery {
-    /// The images, if every field that should name one does.
-    ///
-    /// # Errors
-    ///
-    /// Lists every field that does not.
-    pub fn complete(self) -> Result<Vec<FoundImage>, ImagesError> {
-        if self.unresolvable.is_empty() {
-            Ok(self.found)
-        } else {
-            Err(ImagesError { places: self.unresolvable })
-        }
-    }
 }
 
 /// Finds the images of `objects`.
@@ -153,11 +136,12 @@ impl Search<'_> {
     }
 
     fn field(&mut self, value: Option<&Value>, field: String, sure: bool) {
-        let usage = Usage { origin: self.origin.clone(), object: self.object.clone(), field };
+        let usage = Usage { origin: self.origin.clone(), object: self.object.clone(), field, line: None };
         let (text, why) = match value {
             Some(Value::String(text)) if !text.is_empty() => match text.parse::<ImageRef>() {
                 Ok(image) => {
-                    self.out.found.push(FoundImage { text: text.clone(), image, usage });
+                    let (certainty, rule) = (Certainty::Required, Rule::PodSpec);
+                    self.out.found.push(FoundImage { text: text.clone(), image, usage, certainty, rule });
                     return;
                 }
                 Err(_) if text.contains("${") || text.contains("{{") || text.contains("$(") => {
@@ -174,7 +158,7 @@ impl Search<'_> {
                 (text, why)
             }
         };
-        self.out.unresolvable.push(UnresolvableImage { text, why, usage });
+        self.out.unresolvable.push(UnresolvableImage { text, why, usage, rule: Rule::PodSpec });
     }
 
     /// Looks for what looks like a pod spec. Depth is bounded by the reader of the value.
@@ -231,7 +215,7 @@ mod tests {
     }
 
     fn fields(objects: &[RenderedObject]) -> Vec<(String, String)> {
-        let found = discover(objects).complete().unwrap();
+        let found = discover(objects).found;
         found.into_iter().map(|image| (image.usage.field, image.image.to_string())).collect()
     }
 
@@ -310,12 +294,12 @@ mod tests {
         ]);
         let pod =
             object("v1", "Pod", &json!({"spec": {"containers": containers, "volumes": [{"image": {}}]}}));
-        let error = discover(&[pod]).complete().unwrap_err();
-        assert_eq!(error.class(), ErrorClass::Incomplete);
-        let message = error.to_string();
+        let fields = discover(&[pod]).unresolvable;
+        assert_eq!(fields.len(), 8);
+        let line = |field: UnresolvableImage| format!("`{}`: {}\n", field.usage.field, field.why);
+        let message: String = fields.into_iter().map(line).collect();
         for part in [
-            "8 fields name no image",
-            "x.yaml:7: Pod x: `spec.containers[0].image`: the image is empty",
+            "`spec.containers[0].image`: the image is empty",
             "`spec.containers[1].image`: `web:${TAG}` is a template that nothing filled in",
             "`spec.containers[2].image`: `{{ .Values.image }}` is a template",
             "`spec.containers[3].image`: `3` is not a string",
