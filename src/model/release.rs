@@ -186,7 +186,7 @@ impl Usage {
     /// File and line, as precisely as they are known: `deploy/web.yaml:31`.
     #[must_use]
     pub fn place(&self) -> String {
-        Origin { file: self.origin.file.clone(), line: self.line.or(self.origin.line) }.to_string()
+        Origin { line: self.line.or(self.origin.line), ..self.origin.clone() }.to_string()
     }
 }
 
