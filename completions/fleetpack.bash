@@ -40,6 +40,9 @@ _fleetpack() {
             fleetpack,keygen)
                 cmd="fleetpack__subcmd__keygen"
                 ;;
+            fleetpack,lock)
+                cmd="fleetpack__subcmd__lock"
+                ;;
             fleetpack,man)
                 cmd="fleetpack__subcmd__man"
                 ;;
@@ -85,6 +88,9 @@ _fleetpack() {
             fleetpack__subcmd__help,keygen)
                 cmd="fleetpack__subcmd__help__subcmd__keygen"
                 ;;
+            fleetpack__subcmd__help,lock)
+                cmd="fleetpack__subcmd__help__subcmd__lock"
+                ;;
             fleetpack__subcmd__help,man)
                 cmd="fleetpack__subcmd__help__subcmd__man"
                 ;;
@@ -113,7 +119,7 @@ _fleetpack() {
 
     case "${cmd}" in
         fleetpack)
-            opts="-q -h -V --quiet --help --version build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="-q -h -V --quiet --help --version build lock verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -181,7 +187,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__build)
-            opts="-r -o -k -q -h --revision --output --platform --image --images-from --jobs --name --release-version --sequence --key --format --quiet --help"
+            opts="-r -o -k -q -h --revision --output --platform --image --images-from --jobs --locked --referrers --name --release-version --sequence --key --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -217,6 +223,10 @@ _fleetpack() {
                     ;;
                 --jobs)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --referrers)
+                    COMPREPLY=($(compgen -W "all signatures none" -- "${cur}"))
                     return 0
                     ;;
                 --name)
@@ -287,7 +297,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help)
-            opts="build verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="build lock verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -399,6 +409,20 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help__subcmd__keygen)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__help__subcmd__lock)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -567,6 +591,60 @@ _fleetpack() {
             case "${prev}" in
                 --output-key-prefix)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__lock)
+            opts="-r -o -q -h --revision --output --update --platform --image --images-from --jobs --format --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --revision)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --update)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --images-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)

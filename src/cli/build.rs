@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::environment;
 use super::inputs::{ImageArgs, RevisionArgs};
 use super::settings;
 use super::ui::{Failure, Format, Ui, bytes};
+use crate::model::config::Referrers;
 use crate::model::{ReleaseName, ReleaseVersion};
 use crate::ops;
 
@@ -26,6 +26,12 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     images: ImageArgs,
+    /// Fail unless the revision's `fleetpack.lock` names every image that is used, and no other.
+    #[arg(long)]
+    locked: bool,
+    /// What of that which refers to an image travels with it [default: fleetpack.yaml's, else all].
+    #[arg(long, value_enum, value_name = "WHICH")]
+    referrers: Option<Which>,
     /// Name of the release [default: fleetpack.yaml's, else the repository folder's].
     #[arg(long, value_name = "NAME")]
     name: Option<ReleaseName>,
@@ -43,6 +49,27 @@ pub struct Args {
     format: Format,
 }
 
+/// What of that which refers to an image travels with it.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Which {
+    /// Signatures, attestations, SBOMs, and what refers to them.
+    All,
+    /// Signatures alone.
+    Signatures,
+    /// Nothing.
+    None,
+}
+
+impl From<Which> for Referrers {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::All => Self::All,
+            Which::Signatures => Self::Signatures,
+            Which::None => Self::None,
+        }
+    }
+}
+
 impl Args {
     /// Builds the archive.
     pub(super) fn run(self, ui: &Arc<Ui>) -> Result<ExitCode, Failure> {
@@ -52,18 +79,14 @@ impl Args {
                     .map_err(|failure| failure.message)
             })
         });
-        let created = match environment::variable("SOURCE_DATE_EPOCH") {
-            Some(text) => Some(text.to_str().and_then(|text| text.parse::<i64>().ok()).ok_or_else(|| {
-                Failure::usage(
-                    format!("`SOURCE_DATE_EPOCH` is `{}`", text.to_string_lossy()),
-                    "set it to a whole number of seconds since 1970, or unset it",
-                )
-            })?),
-            None => None,
-        };
+        let created = settings::source_date_epoch()?;
         let options = ops::build::Options {
             revision: self.revision.options(),
-            images: self.images.options(),
+            images: ops::images::ImageOptions {
+                referrers: self.referrers.map(Into::into),
+                ..self.images.options()
+            },
+            locked: self.locked,
             output: self.output,
             name: self.name,
             version: self.release_version,

@@ -6,6 +6,7 @@ use std::io;
 use clap_complete::Shell;
 
 use crate::model::{ReleaseDocument, config::ReleaseConfig};
+use crate::ops::lock::LockFile;
 
 /// A generated file: its path below the root of the project, and its content.
 pub type Generated = (String, Vec<u8>);
@@ -57,6 +58,7 @@ pub fn all() -> io::Result<Vec<Generated>> {
     }
     for (name, schema) in [
         ("schemas/fleetpack.yaml.json", schemars::schema_for!(ReleaseConfig)),
+        ("schemas/fleetpack.lock.json", schemars::schema_for!(LockFile)),
         ("schemas/release-document.json", schemars::schema_for!(ReleaseDocument)),
     ] {
         let mut bytes = serde_json::to_vec_pretty(&schema)?;

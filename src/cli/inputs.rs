@@ -55,6 +55,7 @@ impl ImageArgs {
             platforms: self.platform,
             images: self.image,
             local_images: self.images_from,
+            referrers: None,
             jobs: usize::from(self.jobs),
             registries: settings::registry_settings(),
         }

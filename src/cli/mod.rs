@@ -17,6 +17,7 @@ mod history;
 mod inputs;
 mod inspect;
 mod keygen;
+mod lock;
 mod man;
 mod mirrors;
 mod rollback;
@@ -50,6 +51,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Args),
+    Lock(lock::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Sign(sign::Args),
@@ -121,6 +123,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command, ui: &std::sync::Arc<Ui>) -> Result<ExitCode, Failure> {
     match command {
         Command::Build(args) => args.run(ui),
+        Command::Lock(args) => args.run(ui),
         Command::Verify(args) => args.run(ui),
         Command::Inspect(args) => args.run(ui),
         Command::Sign(args) => args.run(ui),

@@ -118,6 +118,22 @@ pub fn registry_settings() -> ops::RegistrySettings {
     }
 }
 
+/// The time that `SOURCE_DATE_EPOCH` gives, in seconds since 1970.
+///
+/// # Errors
+///
+/// When it is not a number.
+pub fn source_date_epoch() -> Result<Option<i64>, Failure> {
+    let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    seconds.map(Some).ok_or_else(|| {
+        Failure::usage(
+            format!("`SOURCE_DATE_EPOCH` is `{}`", text.to_string_lossy()),
+            "set it to a whole number of seconds since 1970, or unset it",
+        )
+    })
+}
+
 /// A runtime for asynchronous work.
 ///
 /// # Errors

@@ -150,6 +150,20 @@ impl fmt::Display for SourceConfig {
     }
 }
 
+/// Which of the manifests that refer to an image travel with it (`docs/formats.md`, "What refers
+/// to an image").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Referrers {
+    /// Signatures, attestations, SBOMs and whatever else there is, and what refers to them in turn.
+    #[default]
+    All,
+    /// Signatures alone.
+    Signatures,
+    /// None: no site can check a signature of the image then.
+    None,
+}
+
 /// What to do about images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -160,6 +174,9 @@ pub struct ImagesConfig {
     /// What looks like an image, or names one, and is not to be carried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<IgnoredImage>,
+    /// What of that which refers to an image travels with it. Default: `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers: Option<Referrers>,
 }
 
 /// A reference that is not to be carried, and why.

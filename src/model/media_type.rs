@@ -18,6 +18,8 @@ pub const RELEASE: &str = "application/vnd.fleetpack.release.v1+json";
 pub const GIT_BUNDLE: &str = "application/vnd.fleetpack.git.bundle.v2";
 /// A Sigstore bundle, version 0.3.
 pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// What the media types of all versions of Sigstore bundles begin with.
+pub const SIGSTORE_BUNDLES: &str = "application/vnd.dev.sigstore.bundle";
 /// Config of the rendered manifests, which Flux writes and Argo CD accepts.
 pub const FLUX_CONFIG: &str = "application/vnd.cncf.flux.config.v1+json";
 /// A gzip-compressed tar layer: what the rendered manifests travel in.

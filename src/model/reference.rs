@@ -67,6 +67,12 @@ impl ImageRef {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same reference with `digest` in place of what it pinned, its tag kept.
+    #[must_use]
+    pub fn pinned(&self, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..self.clone() }
+    }
+
     /// The same repository at `tag`, without a digest.
     ///
     /// # Errors

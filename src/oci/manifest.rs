@@ -130,6 +130,8 @@ pub struct Manifest {
     pub subject: Option<Digest>,
     /// The type of artifact: its own word, else its config's media type.
     pub artifact_type: Option<String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +144,8 @@ struct RawDocument {
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
     subject: Option<Descriptor>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    annotations: BTreeMap<String, String>,
     #[serde(rename = "fsLayers")]
     fs_layers: Option<serde::de::IgnoredAny>,
 }
@@ -292,6 +296,7 @@ impl RawManifest {
             content,
             subject: document.subject.as_ref().map(|subject| subject.digest),
             artifact_type,
+            annotations: document.annotations.clone(),
         })
     }
 }

@@ -27,5 +27,5 @@ pub use self::layout::{LayoutSource, open_source};
 pub use self::manifest::{Content, Descriptor, Manifest, RawManifest};
 pub use self::registries_conf::RegistriesConf;
 pub use self::registry::{Registry, RegistryOptions, RetryPolicy};
-pub use self::resolve::{ResolvedImage, resolve};
+pub use self::resolve::{Extent, ResolvedImage, resolve};
 pub use self::source::{BlobSource, BlobStream, BoxFuture, Sources};

@@ -5,13 +5,21 @@
 //! about an entry is not believed: cosign writes wrong artifact types into it. The manifests say.
 
 use super::error::Result;
-use super::manifest::RawManifest;
+use super::manifest::{Manifest, RawManifest};
 use super::resolve::{Reads, side_by_side};
 use super::source::BlobSource;
-use crate::model::{Digest, ImageRef, Progress};
+use crate::model::config::Referrers;
+use crate::model::{Digest, ImageRef, Progress, media_type};
 
-/// What cosign appends to `sha256-HEX`.
+/// What cosign appends to `sha256-HEX`. The first is that of signatures.
 const SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
+/// Artifact types that are signatures whatever they hold: cosign's and Notation's.
+const SIGNATURES: [&str; 2] =
+    ["application/vnd.dev.cosign.artifact.sig.v1+json", "application/vnd.cncf.notary.signature"];
+/// The annotation by which cosign says what a bundle's envelope states.
+const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
+/// What it states when it is a signature of the image and nothing more.
+const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// One manifest that refers to another.
 pub(super) struct Referrer {
@@ -21,13 +29,28 @@ pub(super) struct Referrer {
     pub tag: Option<String>,
 }
 
-/// What refers to `subject` in the repository of `image`, sorted by digest.
+/// Whether a manifest that refers to another one is a signature of it (`docs/formats.md`, "What
+/// refers to an image").
+fn is_signature(manifest: &Manifest) -> bool {
+    let Some(kind) = manifest.artifact_type.as_deref() else { return false };
+    SIGNATURES.contains(&kind)
+        || kind.starts_with(media_type::SIGSTORE_BUNDLES)
+            && manifest.annotations.get(PREDICATE_TYPE).is_none_or(|stated| stated == SIGNED)
+}
+
+/// What of `which` refers to `subject` in the repository of `image`, sorted by digest.
 pub(super) async fn discover(
     source: &dyn BlobSource,
     image: &ImageRef,
     subject: Digest,
+    which: Referrers,
     progress: &dyn Progress,
 ) -> Result<Vec<Referrer>> {
+    let suffixes = match which {
+        Referrers::All => &SUFFIXES[..],
+        Referrers::Signatures => &SUFFIXES[..1],
+        Referrers::None => return Ok(Vec::new()),
+    };
     let at = image.at_digest(subject);
     let mut found: Vec<Referrer> = Vec::new();
     for descriptor in source.referrers(&at).await? {
@@ -49,10 +72,13 @@ pub(super) async fn discover(
                 .warn(format!("`{reference}` is listed as referring to `{at}`, but it does not: left out"));
             continue;
         }
+        if which == Referrers::Signatures && !is_signature(&read) {
+            continue;
+        }
         found.push(Referrer { manifest, artifact_type: read.artifact_type, tag: None });
     }
     let mut probes: Reads<'_, Option<(String, RawManifest)>> = Vec::new();
-    for suffix in SUFFIXES {
+    for suffix in suffixes {
         let tag = format!("sha256-{}.{suffix}", subject.hex());
         let Ok(reference) = at.at_tag(&tag) else { continue };
         probes.push(Box::pin(async move {
@@ -75,4 +101,36 @@ pub(super) async fn discover(
     }
     found.sort_by_key(|referrer| referrer.manifest.digest);
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shapes that cosign 2, cosign 3, Notation and oras write.
+    #[test]
+    fn what_counts_as_a_signature() {
+        let bundle = media_type::SIGSTORE_BUNDLE;
+        for (kind, predicate, want) in [
+            (bundle, Some(SIGNED), true),
+            (bundle, None, true),
+            (bundle, Some("https://cosign.sigstore.dev/attestation/v1"), false),
+            (bundle, Some("https://spdx.dev/Document"), false),
+            (SIGNATURES[0], None, true),
+            (SIGNATURES[1], None, true),
+            ("application/vnd.example.sbom", None, false),
+            ("application/vnd.in-toto+json", None, false),
+        ] {
+            let manifest = Manifest {
+                content: super::super::manifest::Content::Index(Vec::new()),
+                subject: None,
+                artifact_type: Some(kind.to_owned()),
+                annotations: predicate
+                    .map(|stated| (PREDICATE_TYPE.to_owned(), stated.to_owned()))
+                    .into_iter()
+                    .collect(),
+            };
+            assert_eq!(is_signature(&manifest), want, "{kind} {predicate:?}");
+        }
+    }
 }

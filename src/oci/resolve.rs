@@ -16,6 +16,7 @@ use super::manifest::{Content, Descriptor, Manifest, RawManifest, platform_of_co
 use super::referrers::{Referrer, discover};
 use super::source::{BlobSource, BoxFuture, Sources};
 use crate::fsio::limits;
+use crate::model::config::Referrers;
 use crate::model::{
     AbsentManifest, BlobEntry, Digest, ImageEntry, ImageRef, Platform, Progress, ReferrerEntry, media_type,
 };
@@ -23,7 +24,7 @@ use crate::model::{
 /// Indexes within indexes.
 const INDEX_DEPTH: usize = 4;
 /// Referrers of referrers.
-const REFERRER_DEPTH: usize = 3;
+const REFERRER_DEPTH: usize = 8;
 /// Referrers of one image, those of its parts included.
 const REFERRERS: usize = 1000;
 /// Manifests of one image that are read side by side. The source bounds what one host sees.
@@ -34,6 +35,8 @@ const PARALLEL: usize = 8;
 pub struct ResolvedImage {
     /// What the release document says about it; `used_by` is empty.
     pub entry: ImageEntry,
+    /// The reference that was asked for, under which its blobs are to be fetched.
+    pub asked: ImageRef,
     /// Every index and manifest, referrers included: the image's own first, parents before
     /// children, no digest twice.
     pub manifests: Vec<RawManifest>,
@@ -59,9 +62,17 @@ impl fmt::Debug for ResolvedImage {
     }
 }
 
-/// Resolves `image` at the first of `sources` that has it. Of an index only the children for
-/// `platforms` are taken, or all where there are none. The reference's digest decides where it has
-/// one.
+/// What to take of an image; the default is all of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extent<'a> {
+    /// Of an index only the children for these platforms, or all where there are none.
+    pub platforms: &'a [Platform],
+    /// Which of the manifests that refer to it.
+    pub referrers: Referrers,
+}
+
+/// Resolves `image` at the first of `sources` that has it. The reference's digest decides where it
+/// has one. A tag is asked for once: all that follows goes by digest.
 ///
 /// # Errors
 ///
@@ -70,11 +81,12 @@ impl fmt::Debug for ResolvedImage {
 pub async fn resolve(
     sources: &Sources,
     image: &ImageRef,
-    platforms: &[Platform],
+    extent: Extent<'_>,
     progress: &dyn Progress,
 ) -> Result<ResolvedImage> {
+    let Extent { platforms, referrers } = extent;
     let (source, root) = sources.find(image).await?;
-    let walk = Walk { source: source.as_ref(), image, platforms, progress };
+    let walk = Walk { source: source.as_ref(), image, platforms, referrers, progress };
     let (digest, media_type) = (root.digest, root.media_type.clone());
     let tree = walk.tree(root, 0).await?;
     let mut closure = Closure::new(image);
@@ -125,7 +137,8 @@ pub async fn resolve(
         used_by: Vec::new(),
     };
     let Closure { manifests, configs, layers, inline, .. } = closure.finish();
-    Ok(ResolvedImage { entry, manifests, configs, layers, inline, source: Arc::clone(&source) })
+    let asked = image.clone();
+    Ok(ResolvedImage { entry, asked, manifests, configs, layers, inline, source: Arc::clone(&source) })
 }
 
 /// A manifest and everything below it that is carried.
@@ -144,6 +157,7 @@ struct Walk<'a> {
     source: &'a dyn BlobSource,
     image: &'a ImageRef,
     platforms: &'a [Platform],
+    referrers: Referrers,
     progress: &'a dyn Progress,
 }
 
@@ -298,15 +312,25 @@ impl<'a> Walk<'a> {
     /// What refers to the image and its parts, and to those in turn; adds it to `closure`.
     async fn referrers(&'a self, tree: &Tree, closure: &mut Closure<'a>) -> Result<Vec<ReferrerEntry>> {
         let mut entries: Vec<ReferrerEntry> = Vec::new();
+        if self.referrers == Referrers::None {
+            closure.check_foreign(self.source).await?;
+            return Ok(entries);
+        }
         // The same manifest may stand in an index twice: it is asked for once, in its first place.
         let mut known: BTreeSet<Digest> = BTreeSet::new();
         let mut subjects: Vec<Digest> =
             tree.nodes.iter().map(|(raw, _)| raw.digest).filter(|digest| known.insert(*digest)).collect();
-        for _ in 0..REFERRER_DEPTH {
+        for depth in 0.. {
+            if depth > REFERRER_DEPTH {
+                return Err(
+                    self.broken(format!("manifests refer to each other more than {REFERRER_DEPTH} deep"))
+                );
+            }
             let mut reads: Reads<'_, (Digest, Vec<Referrer>)> = Vec::with_capacity(subjects.len());
             for subject in std::mem::take(&mut subjects) {
                 reads.push(Box::pin(async move {
-                    Ok((subject, discover(self.source, self.image, subject, self.progress).await?))
+                    let which = self.referrers;
+                    Ok((subject, discover(self.source, self.image, subject, which, self.progress).await?))
                 }));
             }
             let found = side_by_side(reads).await?;
@@ -485,7 +509,7 @@ mod tests {
         fn moves<T: Send>(_: &T) {}
         let sources = Sources::new(Vec::new());
         let image: ImageRef = "a".parse().unwrap();
-        moves(&resolve(&sources, &image, &[], &crate::model::progress::Silent));
+        moves(&resolve(&sources, &image, Extent::default(), &crate::model::progress::Silent));
         moves(&fetch(
             &super::super::Registry::new(super::super::RegistryOptions::default()),
             &image,

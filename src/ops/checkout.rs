@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 use crate::fsio::limits;
-use crate::model::{Progress, RenderedObject, config};
+use crate::model::{Lock, Progress, RenderedObject, config, lock};
 use crate::source::git::{Dirty, Repository, Revision, Tree};
 use crate::source::render;
 
@@ -27,10 +27,11 @@ pub(super) struct Checkout {
     pub revision: Revision,
     pub tree: Tree,
     pub config: Option<config::ReleaseConfig>,
+    pub lock: Option<Lock>,
 }
 
 impl Checkout {
-    /// Finds the revision and reads its `fleetpack.yaml`, if it has one.
+    /// Finds the revision and reads its `fleetpack.yaml` and `fleetpack.lock`, if it has them.
     pub fn open(options: &RevisionOptions, progress: &dyn Progress) -> Result<Self> {
         let repository = Repository::open(&options.repository)?;
         let revision = repository.resolve(&options.revision)?;
@@ -42,7 +43,11 @@ impl Checkout {
             }
             None => None,
         };
-        Ok(Self { repository, revision, tree, config })
+        let lock = match tree.file(lock::FILE_NAME) {
+            Some(_) => Some(crate::source::lock::parse(&tree.read(lock::FILE_NAME, limits::CONFIG_FILE)?)?),
+            None => None,
+        };
+        Ok(Self { repository, revision, tree, config, lock })
     }
 
     /// Exports the tree into a private folder, which goes when this is done, and renders it.

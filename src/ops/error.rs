@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::model::{ErrorClass, ImageRef};
+use crate::model::{ErrorClass, ImageRef, lock};
 
 /// An error of a use case. Each has a class, which decides the exit code, and may have a hint.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,16 @@ pub enum Error {
     /// Images that are missing, cannot be resolved, or are not decided.
     #[error("{0}")]
     Images(Box<super::image_problems::ImageProblems>),
+    /// A build that takes locked images alone has a lock file that does not fit, or none.
+    #[error("{}", stale_text(*missing, differences))]
+    Stale {
+        /// Whether there is no lock file.
+        missing: bool,
+        /// Each way in which it does not fit.
+        differences: Vec<String>,
+        /// References that have to move.
+        update: Vec<ImageRef>,
+    },
     /// No endpoint is known for the gate.
     #[error("no endpoint to ask for the release: `fleetpack serve` has not run on the store `{}`", store.display())]
     NoEndpoint {
@@ -119,6 +129,9 @@ pub enum Error {
     /// `fleetpack.yaml`.
     #[error(transparent)]
     Config(#[from] crate::source::config::ConfigError),
+    /// `fleetpack.lock`.
+    #[error(transparent)]
+    Lock(#[from] crate::source::lock::LockError),
     /// Rendering the manifests.
     #[error(transparent)]
     Render(#[from] crate::source::render::RenderError),
@@ -143,6 +156,12 @@ pub enum Error {
     /// The cluster, before anything was changed there.
     #[error(transparent)]
     Cluster(#[from] crate::apply::ApplyError),
+}
+
+fn stale_text(missing: bool, differences: &[String]) -> String {
+    let head = if missing { "the revision has no" } else { "the revision does not fit its" };
+    let lines = differences.iter().map(|line| format!("\n  {line}"));
+    format!("{head} {}:{}", lock::FILE_NAME, lines.collect::<String>())
 }
 
 fn install_text(release: &str, restored: Option<&str>, why: &str) -> String {
@@ -180,7 +199,7 @@ impl Error {
             Self::Archive { source, .. } => source.class(),
             Self::Downgrade { .. } => ErrorClass::Refused,
             Self::Images(problems) => problems.class(),
-            Self::NoEndpoint { .. } | Self::NoRelease { .. } => ErrorClass::Incomplete,
+            Self::Stale { .. } | Self::NoEndpoint { .. } | Self::NoRelease { .. } => ErrorClass::Incomplete,
             Self::Install { restored, .. } => match restored {
                 Some(_) => ErrorClass::ClusterRestored,
                 None => ErrorClass::ClusterBroken,
@@ -191,6 +210,7 @@ impl Error {
             Self::Rendered(error) => error.class(),
             Self::Git(error) => error.class(),
             Self::Config(error) => error.class(),
+            Self::Lock(error) => error.class(),
             Self::Render(error) => error.class(),
             Self::Oci(error) => error.class(),
             Self::SiteGit(error) => error.class(),
@@ -221,6 +241,20 @@ impl Error {
                     .into(),
             ),
             Self::Images(problems) => problems.hint(),
+            Self::Stale { missing: true, .. } => Some(format!(
+                "write it with `fleetpack lock`, review and commit {}, and build that revision",
+                lock::FILE_NAME
+            )),
+            Self::Stale { update, .. } => {
+                // Moving some references locks the others as well.
+                let names: Vec<String> = update.iter().map(ToString::to_string).collect();
+                let update = if names.is_empty() { "" } else { " --update " };
+                let names = names.join(" ");
+                Some(format!(
+                    "run `fleetpack lock{update}{names}`, review and commit {}, and build that revision",
+                    lock::FILE_NAME
+                ))
+            }
             Self::NoEndpoint { store } => Some(format!(
                 "start it: `fleetpack serve --store {}` (and keep it running: nodes pull from it), or name another with `--endpoint URL`",
                 store.display()
@@ -232,6 +266,7 @@ impl Error {
             Self::Rendered(error) => error.hint(),
             Self::Git(error) => error.hint(),
             Self::Config(error) => error.hint(),
+            Self::Lock(error) => error.hint(),
             Self::Render(error) => error.hint(),
             Self::Oci(error) => error.hint(),
             Self::SiteGit(error) => error.hint(),

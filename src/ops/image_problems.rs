@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::images::{Need, Place, WantedImage};
-use crate::model::{ErrorClass, ImageRef};
+use crate::model::{Digest, ErrorClass, ImageRef, lock};
 use crate::source::images::UnresolvableImage;
 
 /// Everything about the images of a release that somebody has to decide or mend.
@@ -24,8 +24,17 @@ pub struct UnresolvedImage {
     pub image: ImageRef,
     /// Who uses it, and why it is taken for one.
     pub wanted: WantedImage,
+    /// The digest that `fleetpack.lock` has for it.
+    pub locked: Option<Digest>,
     /// What its sources said.
     pub error: crate::oci::OciError,
+}
+
+impl UnresolvedImage {
+    /// Whether it is locked at what its registry no longer has.
+    fn has_gone(&self) -> bool {
+        self.locked.is_some() && self.error.is_not_found()
+    }
 }
 
 impl ImageProblems {
@@ -55,6 +64,18 @@ impl ImageProblems {
         }
         if self.images.is_empty() {
             return Some("a release is complete only when each container names its image in the revision; what it does without is listed under `images.ignore` with a reason".into());
+        }
+        let gone: Vec<String> = self
+            .images
+            .iter()
+            .filter(|image| image.has_gone())
+            .map(|image| image.image.to_string())
+            .collect();
+        if !gone.is_empty() {
+            return Some(format!(
+                "push again what was locked, or lock what the tag means now: `fleetpack lock --update {}`",
+                gone.join(" ")
+            ));
         }
         self.images.iter().find_map(|image| image.error.hint()).or_else(|| {
             Some("push the image, correct the reference, or take it from a folder with `--images-from oci:DIR`".into())
@@ -105,6 +126,9 @@ impl fmt::Display for ImageProblems {
             }
             for image in &self.images {
                 write!(f, "\n  `{}`: {}", image.image, super::chain(&image.error))?;
+                if let Some(digest) = image.locked {
+                    write!(f, "\n    locked at {digest} in {}", lock::FILE_NAME)?;
+                }
                 places(f, &image.wanted.places, image.wanted.need)?;
             }
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::image_problems::{ImageProblems, UnresolvedImage};
 use super::{Error, RegistrySettings, Result};
 use crate::model::config::IgnoredImage;
-use crate::model::{Event, ImageEntry, ImageRef, Platform, Progress, RenderedObject, Usage, config};
+use crate::model::{Event, ImageEntry, ImageRef, Lock, Platform, Progress, RenderedObject, Usage, config};
 use crate::oci::{self, ResolvedImage, Sources};
 use crate::source::images::{self, Certainty, Rule, UnresolvableImage};
 
@@ -23,6 +23,8 @@ pub struct ImageOptions {
     pub images: Vec<ImageRef>,
     /// Places on this machine to look for images before asking registries.
     pub local_images: Vec<String>,
+    /// What of that which refers to an image travels with it; none leaves it to the configuration.
+    pub referrers: Option<config::Referrers>,
     /// Downloads at a time; 0 takes 8.
     pub jobs: usize,
     /// Registries' configuration and credentials.
@@ -33,6 +35,21 @@ impl ImageOptions {
     /// Downloads at a time.
     pub(super) const fn jobs(&self) -> usize {
         if self.jobs == 0 { 8 } else { self.jobs }
+    }
+
+    /// Platforms to take of each index; none takes all that it has.
+    pub(super) fn platforms<'a>(&'a self, config: Option<&'a config::ReleaseConfig>) -> &'a [Platform] {
+        match (self.platforms.as_slice(), config) {
+            ([], Some(config)) => &config.platforms,
+            (platforms, _) => platforms,
+        }
+    }
+
+    /// What to take of each image.
+    fn extent<'a>(&'a self, config: Option<&'a config::ReleaseConfig>) -> oci::Extent<'a> {
+        let configured = || config.and_then(|config| config.images.referrers);
+        let referrers = self.referrers.or_else(configured).unwrap_or_default();
+        oci::Extent { platforms: self.platforms(config), referrers }
     }
 }
 
@@ -208,42 +225,44 @@ fn open_sources(options: &ImageOptions, progress: &Arc<dyn Progress>) -> Result<
     Ok(Sources::new(list))
 }
 
-/// Resolves every image. A candidate that no source has, or that none can be asked for, is
+/// Resolves every image, the locked ones at their digests. A candidate that no source has, or that none can be asked for, is
 /// undecided; everything that keeps the release from being complete is told together.
 pub(super) async fn resolve_all(
     options: &ImageOptions,
     config: Option<&config::ReleaseConfig>,
+    lock: Option<&Lock>,
     wanted: &Wanted,
     progress: &Arc<dyn Progress>,
 ) -> Result<Vec<ResolvedImage>> {
-    let platforms = match (options.platforms.as_slice(), config) {
-        ([], Some(config)) => config.platforms.as_slice(),
-        (platforms, _) => platforms,
-    };
+    let extent = options.extent(config);
     let sources = open_sources(options, progress)?;
     let (sources, progress) = (&sources, progress.as_ref());
     let results: Vec<_> = futures_util::stream::iter(wanted.images.iter().map(|(image, want)| async move {
         progress.event(Event::Item(image.to_string()));
-        (image, want, oci::resolve(sources, image, platforms, progress).await)
+        let locked = lock.and_then(|lock| lock.get(image)).map(|locked| locked.digest);
+        let asked = locked.map_or_else(|| image.clone(), |digest| image.pinned(digest));
+        (image, want, locked, oci::resolve(sources, &asked, extent, progress).await)
     }))
     .buffered(options.jobs())
     .collect()
     .await;
     let mut good = Vec::new();
     let mut problems = ImageProblems { fields: wanted.fields.clone(), ..ImageProblems::default() };
-    for (image, want, resolved) in results {
+    for (image, want, locked, resolved) in results {
         match resolved {
             Ok(mut resolved) => {
                 if want.need == Need::Candidate {
                     tell_taken(image, want, progress);
                 }
                 let used_by = want.places.iter().map(|place| place.usage.clone()).collect();
-                resolved.entry = ImageEntry { used_by, ..resolved.entry };
+                resolved.entry = ImageEntry { reference: image.clone(), used_by, ..resolved.entry };
                 good.push(resolved);
             }
             Err(error) => {
-                let unresolved = UnresolvedImage { image: image.clone(), wanted: want.clone(), error };
-                if want.need == Need::Candidate {
+                let (image, wanted) = (image.clone(), want.clone());
+                let unresolved = UnresolvedImage { image, wanted, locked, error };
+                // What is locked was there once: it is no mere look.
+                if want.need == Need::Candidate && locked.is_none() {
                     problems.undecided.push(unresolved);
                 } else {
                     problems.images.push(unresolved);

@@ -36,15 +36,21 @@ pub fn parse(bytes: &[u8]) -> Result<ReleaseConfig, ConfigError> {
     // The parser's own budget of nodes, depth and aliases is meant for configuration files.
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| {
-        let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
-        let text = error.to_string();
-        // The message repeats its place, which stands before it here.
-        let why = match text.split_once(": ") {
-            Some((place, rest)) if place.starts_with("line ") => rest.to_owned(),
-            _ => text.split(" at line ").next().unwrap_or_default().to_owned(),
-        };
+        let (line, why) = located(&error);
         ConfigError { line, why }
     })
+}
+
+/// The line of an error, where it is known, and its message without its place.
+pub(super) fn located(error: &serde_saphyr::Error) -> (Option<u64>, String) {
+    let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
+    let text = error.to_string();
+    // The message repeats its place, which stands before it here.
+    let why = match text.split_once(": ") {
+        Some((place, rest)) if place.starts_with("line ") => rest.to_owned(),
+        _ => text.split(" at line ").next().unwrap_or_default().to_owned(),
+    };
+    (line, why)
 }
 
 #[cfg(test)]

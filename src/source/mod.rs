@@ -6,4 +6,5 @@
 pub mod config;
 pub mod git;
 pub mod images;
+pub mod lock;
 pub mod render;

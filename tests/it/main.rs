@@ -16,6 +16,7 @@ mod git;
 mod git_store;
 mod journey;
 mod layering;
+mod lock;
 mod oci;
 mod oci_layout;
 mod oci_lies;

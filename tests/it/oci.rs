@@ -7,8 +7,8 @@ use std::sync::Arc;
 use fleetpack::model::progress::Silent;
 use fleetpack::model::{ErrorClass, ImageRef, Progress, media_type};
 use fleetpack::oci::{
-    BlobSource, CredentialPaths, Credentials, RegistriesConf, Registry, RegistryOptions, Sources, fetch,
-    resolve,
+    BlobSource, CredentialPaths, Credentials, Extent, RegistriesConf, Registry, RegistryOptions, Sources,
+    fetch, resolve,
 };
 
 use crate::support::command::{program, run};
@@ -242,10 +242,9 @@ async fn many_images_at_once_come_out_as_one_by_one() {
         registry.image(name, &["--file", &format!("n={n}"), "--platform", "linux/amd64,linux/arm64"]);
     }
     let sources = of_registry(&registry, folder.path());
-    let platforms = [];
     let images: Vec<ImageRef> = names.iter().map(|name| name.parse().unwrap()).collect();
     let together = futures_util::future::join_all(
-        images.iter().map(|image| resolve(&sources, image, &platforms, &Silent)),
+        images.iter().map(|image| resolve(&sources, image, Extent::default(), &Silent)),
     )
     .await;
     for (name, found) in names.iter().zip(together) {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use fleetpack::model::progress::Silent;
 use fleetpack::model::{BlobEntry, Digest, ErrorClass, ImageRef, Progress, media_type};
 use fleetpack::oci::{
-    BlobSource, CredentialPaths, Credentials, Fetched, OciError, RegistriesConf, Registry, RegistryOptions,
-    ResolvedImage, RetryPolicy, Sources, fetch, resolve,
+    BlobSource, CredentialPaths, Credentials, Extent, Fetched, OciError, RegistriesConf, Registry,
+    RegistryOptions, ResolvedImage, RetryPolicy, Sources, fetch, resolve,
 };
 
 use crate::support::liar::{Asked, Body, Liar, Notes, Reply};
@@ -439,7 +439,8 @@ fn mirrored(folder: &std::path::Path, mirrors: &[&Liar], location: &Liar) -> Reg
 }
 
 async fn resolved(registry: Registry, image: &str) -> Result<ResolvedImage, OciError> {
-    resolve(&Sources::new(vec![Arc::new(registry)]), &image.parse().unwrap(), &[], &Silent).await
+    resolve(&Sources::new(vec![Arc::new(registry)]), &image.parse().unwrap(), Extent::default(), &Silent)
+        .await
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ pub(super) fn plan_blobs(
             small.entry(config.digest).or_insert_with(|| config.clone());
             origins.entry(config.digest).or_insert_with(|| match image.inline.get(&config.digest) {
                 Some(bytes) => Origin::Memory(bytes.clone()),
-                None => Origin::Image(image.entry.reference.clone(), Arc::clone(&image.source)),
+                None => Origin::Image(image.asked.clone(), Arc::clone(&image.source)),
             });
         }
     }
@@ -82,7 +82,7 @@ pub(super) fn plan_blobs(
                 blobs.push(layer.clone());
                 let origin = || match image.inline.get(&layer.digest) {
                     Some(bytes) => Origin::Memory(bytes.clone()),
-                    None => Origin::Image(image.entry.reference.clone(), Arc::clone(&image.source)),
+                    None => Origin::Image(image.asked.clone(), Arc::clone(&image.source)),
                 };
                 origins.entry(layer.digest).or_insert_with(origin);
             }

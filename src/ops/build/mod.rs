@@ -17,7 +17,7 @@ use self::blobs::{plan_blobs, transfer};
 use self::naming::{output_path, release_name, release_time, release_version};
 use super::checkout::{Checkout, RevisionOptions};
 use super::images::{self, ImageOptions};
-use super::{Error, Result};
+use super::{Error, Result, lock};
 use crate::archive::{Writer, rendered};
 use crate::model::{
     Digest, Event, GitContent, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, release,
@@ -32,6 +32,8 @@ pub struct Options {
     pub revision: RevisionOptions,
     /// Its images.
     pub images: ImageOptions,
+    /// Whether the revision's lock file must name every image, and no other.
+    pub locked: bool,
     /// File to write, or folder for it; none writes to the working folder.
     pub output: Option<PathBuf>,
     /// Name of the release, over the configuration's.
@@ -95,12 +97,20 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     progress.event(Event::Finish {
         summary: format!("{} objects, {} image references", objects.len(), wanted.images.len()),
     });
+    lock::check(
+        checkout.lock.as_ref(),
+        &wanted,
+        options.images.platforms(config),
+        options.locked,
+        progress.as_ref(),
+    )?;
 
     progress.event(Event::Start { title: format!("resolving {} images", wanted.images.len()), bytes: None });
     // Packing Git's objects keeps one core busy while the registries answer.
     let mut plan = checkout.repository.bundle(&checkout.revision)?;
     let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
-    let resolved = images::resolve_all(&options.images, config, &wanted, &progress).await?;
+    let resolved =
+        images::resolve_all(&options.images, config, checkout.lock.as_ref(), &wanted, &progress).await?;
     let (bundle, measured) = measuring
         .await
         .map_err(|error| Error::io("pack", &options.revision.repository, io::Error::other(error)))??;

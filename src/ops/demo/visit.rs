@@ -26,7 +26,7 @@ pub(super) async fn pull(endpoint: &str, image: &str) -> Result<(Digest, u64)> {
         .map_err(|error| Error::io("pull", Path::new(image), std::io::Error::other(format!("{error}"))))?;
     let registry = oci::Registry::new(oci::RegistryOptions::default());
     let sources = Sources::new(vec![Arc::new(registry)]);
-    let resolved = oci::resolve(&sources, &reference, &[], &Silent).await?;
+    let resolved = oci::resolve(&sources, &reference, oci::Extent::default(), &Silent).await?;
     let mut total = 0;
     for blob in resolved.configs.iter().chain(&resolved.layers) {
         let mut hasher = Hasher::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fleetpack::model::progress::Silent;
 use fleetpack::model::{Digest, Platform};
 use fleetpack::oci::{
-    OciError, RegistriesConf, Registry, RegistryOptions, ResolvedImage, Sources, fetch, resolve,
+    Extent, OciError, RegistriesConf, Registry, RegistryOptions, ResolvedImage, Sources, fetch, resolve,
 };
 
 use super::testbed;
@@ -28,7 +28,8 @@ pub fn of_registry(registry: &testbed::Registry, folder: &Path) -> Sources {
 /// Resolves one image for `platforms`; none takes all.
 pub async fn take(sources: &Sources, image: &str, platforms: &[&str]) -> Result<ResolvedImage, OciError> {
     let platforms: Vec<Platform> = platforms.iter().map(|text| text.parse().unwrap()).collect();
-    resolve(sources, &image.parse().unwrap(), &platforms, &Silent).await
+    let extent = Extent { platforms: &platforms, ..Extent::default() };
+    resolve(sources, &image.parse().unwrap(), extent, &Silent).await
 }
 
 /// Fetches every blob and checks its digest.
