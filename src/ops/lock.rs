@@ -280,7 +280,7 @@ pub(super) fn check(
     match (lock, missing.len()) {
         (_, 0) => {}
         (None, count) => progress.note(format!(
-            "the revision has no {FILE_NAME}: {count} references mean what their registries say now; `fleetpack lock` fixes that"
+            "the revision has no {FILE_NAME}: references by tag ({count}) mean what their registries say now; `fleetpack lock` fixes that"
         )),
         (Some(_), _) => progress.warn(format!(
             "not in {FILE_NAME}, so taken as the registry has it now: {}; run `fleetpack lock` and commit the file",

@@ -94,7 +94,7 @@ fn a_locked_build_names_every_difference() {
     let folder = tempfile::tempdir().unwrap();
     let shop = Shop::new(folder.path());
     let loose = build(&shop, "out.tar", &[]).ok();
-    assert!(loose.stderr.contains("has no fleetpack.lock: 6 references"), "{}", loose.stderr);
+    assert!(loose.stderr.contains("has no fleetpack.lock: references by tag (6)"), "{}", loose.stderr);
     fs::remove_file(folder.path().join("out.tar")).unwrap();
     build(&shop, "out.tar", &["--locked"]).refused(
         4,

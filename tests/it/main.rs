@@ -28,6 +28,7 @@ mod serve_git_difference;
 mod serve_git_hostile;
 mod serve_images;
 mod serve_limits;
+mod signed_images;
 mod site;
 mod store;
 mod support;

@@ -2,14 +2,15 @@
 //! what no tool writes.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use fleetpack::model::{Digest, ErrorClass, media_type};
-use fleetpack::oci::{OciError, ResolvedImage, Sources, fetch, open_source};
+use fleetpack::oci::{Sources, fetch, open_source};
 
 use crate::support::command::run;
 use crate::support::images::{client, fetch_all, of_registry, shape, take, texts};
+use crate::support::layout::{Layout, digest_in, platform};
 use crate::support::testbed::{self, script, tool};
 
 fn skopeo_copy(registry: &testbed::Registry, home: &Path, from: &str, to: &str) {
@@ -130,68 +131,6 @@ async fn referrers_in_a_layout_that_oras_wrote() {
     fetch_all(&found).await;
 }
 
-/// A layout written by hand, for what no tool here writes.
-struct Layout {
-    path: PathBuf,
-    listed: Vec<String>,
-}
-
-impl Layout {
-    fn new(path: &Path) -> Self {
-        std::fs::create_dir_all(path.join("blobs/sha256")).unwrap();
-        std::fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        Self { path: path.to_owned(), listed: Vec::new() }
-    }
-
-    /// Writes a blob and answers with its descriptor, `extra` (`,"key":…`) in it.
-    fn blob(&self, kind: &str, bytes: &[u8], extra: &str) -> String {
-        let digest = Digest::of(bytes);
-        std::fs::write(self.path.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
-        format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":{}{extra}}}"#, bytes.len())
-    }
-
-    fn image(&self, layers: &[String], config: &str, extra: &str) -> String {
-        let config = self.blob("application/vnd.oci.image.config.v1+json", config.as_bytes(), "");
-        let text = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{}","config":{config},"layers":[{}]}}"#,
-            media_type::OCI_MANIFEST,
-            layers.join(",")
-        );
-        self.blob(media_type::OCI_MANIFEST, text.as_bytes(), extra)
-    }
-
-    fn index(&self, children: &[String], extra: &str) -> String {
-        let text = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}]}}"#,
-            media_type::OCI_INDEX,
-            children.join(",")
-        );
-        self.blob(media_type::OCI_INDEX, text.as_bytes(), extra)
-    }
-
-    fn name(&mut self, descriptor: &str, name: &str) {
-        let annotated = descriptor.strip_suffix('}').unwrap();
-        self.listed
-            .push(format!(r#"{annotated},"annotations":{{"org.opencontainers.image.ref.name":"{name}"}}}}"#));
-        let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, self.listed.join(","));
-        std::fs::write(self.path.join("index.json"), text).unwrap();
-    }
-
-    async fn take(&self, image: &str, platforms: &[&str]) -> Result<ResolvedImage, OciError> {
-        let source = open_source(&format!("oci:{}", self.path.display()))?;
-        take(&Sources::new(vec![Arc::new(source)]), image, platforms).await
-    }
-}
-
-fn digest_in(descriptor: &str) -> Digest {
-    let value: serde_json::Value = serde_json::from_str(descriptor).unwrap();
-    value["digest"].as_str().unwrap().parse().unwrap()
-}
-
-fn platform(architecture: &str) -> String {
-    format!(r#","platform":{{"os":"linux","architecture":"{architecture}"}}"#)
-}
-
 #[tokio::test]
 async fn attestations_stay_with_their_child() {
     let folder = tempfile::tempdir().unwrap();
@@ -199,17 +138,7 @@ async fn attestations_stay_with_their_child() {
     let layer = |text: &str| layout.blob(media_type::OCI_LAYER_GZIP, text.as_bytes(), "");
     let amd = layout.image(&[layer("amd")], r#"{"os":"linux","architecture":"amd64"}"#, &platform("amd64"));
     let arm = layout.image(&[layer("arm")], r#"{"os":"linux","architecture":"arm64"}"#, &platform("arm64"));
-    let attestation = |of: &str| {
-        layout.image(
-            &[layer(&format!("about {}", digest_in(of)))],
-            "{}",
-            &format!(
-                r#","platform":{{"os":"unknown","architecture":"unknown"}},"annotations":{{"vnd.docker.reference.type":"attestation-manifest","vnd.docker.reference.digest":"{}"}}"#,
-                digest_in(of)
-            ),
-        )
-    };
-    let (about_amd, about_arm) = (attestation(&amd), attestation(&arm));
+    let (about_amd, about_arm) = (layout.attestation(&amd), layout.attestation(&arm));
     // An index within the index, as some tools write for one more platform.
     let riscv = layout.image(&[layer("riscv")], "{}", &platform("riscv64"));
     let nested = layout.index(std::slice::from_ref(&riscv), "");

@@ -47,6 +47,11 @@ impl Server {
         self.endpoint.strip_prefix("http://").unwrap()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop (SIGTERM) and waits until it has: with which code, and after what time.
     #[track_caller]
     pub fn stop(mut self) -> (Option<i32>, std::time::Duration) {

@@ -8,6 +8,7 @@ pub mod depot;
 pub mod gitsite;
 pub mod http;
 pub mod images;
+pub mod layout;
 pub mod liar;
 pub mod repository;
 pub mod root;
