@@ -187,7 +187,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__build)
-            opts="-r -o -k -q -h --revision --output --platform --image --images-from --jobs --locked --referrers --name --release-version --sequence --key --format --quiet --help"
+            opts="-r -o -k -q -h --revision --output --platform --image --images-from --jobs --locked --referrers --reuse --compare --name --release-version --sequence --key --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -227,6 +227,14 @@ _fleetpack() {
                     ;;
                 --referrers)
                     COMPREPLY=($(compgen -W "all signatures none" -- "${cur}"))
+                    return 0
+                    ;;
+                --reuse)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compare)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --name)

@@ -52,6 +52,8 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l jobs -d 'D
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l referrers -d 'What of that which refers to an image travels with it [default: fleetpack.yaml\'s, else all]' -r -f -a "all\t'Signatures, attestations, SBOMs, and what refers to them'
 signatures\t'Signatures alone'
 none\t'Nothing'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l reuse -d 'Take blobs from this earlier archive, or from the folder of a store on this machine, instead of downloading them: each is hashed, and fetched after all where it is damaged; may be given several times' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l compare -d 'Write nothing: say whether the revision gives this archive (`-` reads standard input), byte for byte but for its signatures, or what differs; exits with 3 when it does. What was given when it was built (`--revision`, `--platform`, `--image`, `--name` ...) must be given again' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l name -d 'Name of the release [default: fleetpack.yaml\'s, else the repository folder\'s]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l release-version -d 'Version of the release [default: fleetpack.yaml\'s, else the tag at the revision, else its short hash]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand build" -l sequence -d 'Number that sites use to tell newer from older [default: count of commits that the revision reaches]' -r

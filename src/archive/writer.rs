@@ -14,8 +14,11 @@ use super::head::{self, Release, read_head};
 use super::header::{Member, header};
 use super::layout::Layout;
 use super::{index, manifest, signature};
-use crate::fsio::{EarlySync, Hasher, TemporaryFile, allocate, available_space};
+use crate::fsio::{EarlySync, Hasher, TemporaryFile, allocate, available_space, share};
 use crate::model::{Digest, ReleaseDocument};
+
+/// Bytes that are copied at once: they stay in the processor's cache from reading to writing.
+const COPY: usize = 512 << 10;
 
 /// An archive that is being written under a temporary name. Dropped without [`Writer::finish`], it
 /// leaves nothing.
@@ -32,6 +35,7 @@ pub struct Writer {
 #[derive(Debug)]
 struct Shared {
     file: File,
+    path: PathBuf,
     layout: Layout,
     placed: Vec<AtomicBool>,
     early: EarlySync,
@@ -80,7 +84,7 @@ impl Writer {
         let file = output.file().try_clone().map_err(cannot("write", output.target()))?;
         let early = EarlySync::start(&file).map_err(cannot("write", output.target()))?;
         let placed = layout.blobs.iter().map(|_| AtomicBool::new(false)).collect();
-        let shared = Arc::new(Shared { file, layout, placed, early });
+        let shared = Arc::new(Shared { file, path: output.target().to_owned(), layout, placed, early });
         Ok(Self { output, shared, document: document.clone(), document_bytes, manifest })
     }
 
@@ -211,14 +215,66 @@ impl Placement {
         self.hasher = Hasher::new();
     }
 
+    /// Takes the whole blob from `file`, where it begins at `from`. Bytes that the file system lets
+    /// both files share are not copied; what now stands in the archive is hashed all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::File`] when the archive cannot be written. Any other means that the blob is
+    /// not there as it must be: then the placement stands at its beginning again, for another source.
+    pub fn adopt(&mut self, file: &File, from: u64) -> Result<()> {
+        self.restart();
+        let done = self.copy(file, from).and_then(|()| self.check());
+        if done.is_err() {
+            self.restart();
+        }
+        done
+    }
+
+    fn copy(&mut self, file: &File, from: u64) -> Result<()> {
+        let shared = share(file, from, &self.shared.file, self.offset, self.size);
+        let mut buffer = vec![0; usize::try_from(self.size).unwrap_or(usize::MAX).min(COPY)];
+        while self.written() < self.size {
+            let at = self.written();
+            let until = match &shared {
+                range if at < range.start => range.start,
+                range if at < range.end => range.end,
+                _ => self.size,
+            };
+            let length = usize::try_from(until - at).unwrap_or(usize::MAX).min(buffer.len());
+            let part = &mut buffer[..length];
+            if shared.contains(&at) {
+                // Read back from the archive: the other file may have changed since.
+                let offset = self.offset + at;
+                self.shared
+                    .file
+                    .read_exact_at(part, offset)
+                    .map_err(|source| ArchiveError::Read { offset, source })?;
+                self.hasher.update(part);
+                self.shared.early.wrote(length as u64);
+            } else {
+                let offset = from + at;
+                file.read_exact_at(part, offset).map_err(|source| ArchiveError::Read { offset, source })?;
+                if let Err(source) = self.write(part) {
+                    return Err(cannot("write", &self.shared.path)(source));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that the blob is whole.
     ///
     /// # Errors
     ///
     /// When its size or digest is not the one in the document.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
+        self.check()
+    }
+
+    fn check(&mut self) -> Result<()> {
         let found_size = self.written();
-        let found = self.hasher.finish();
+        let found = std::mem::replace(&mut self.hasher, Hasher::new()).finish();
         if found != self.digest || found_size != self.size {
             let (wanted, wanted_size) = (self.digest, self.size);
             return Err(ArchiveError::Placed { wanted, wanted_size, found, found_size });

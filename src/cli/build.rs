@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::exit;
 use super::inputs::{ImageArgs, RevisionArgs};
 use super::settings;
 use super::ui::{Failure, Format, Ui, bytes};
 use crate::model::config::Referrers;
-use crate::model::{ReleaseName, ReleaseVersion};
+use crate::model::{ErrorClass, ReleaseName, ReleaseVersion};
 use crate::ops;
+use crate::ops::build::compare::Comparison;
 
 /// Resolve a Git revision and every image it runs into one archive.
 ///
@@ -32,6 +34,15 @@ pub struct Args {
     /// What of that which refers to an image travels with it [default: fleetpack.yaml's, else all].
     #[arg(long, value_enum, value_name = "WHICH")]
     referrers: Option<Which>,
+    /// Take blobs from this earlier archive, or from the folder of a store on this machine, instead
+    /// of downloading them: each is hashed, and fetched after all where it is damaged; may be given several times.
+    #[arg(long, value_name = "ARCHIVE|STORE", value_delimiter = ',')]
+    reuse: Vec<PathBuf>,
+    /// Write nothing: say whether the revision gives this archive (`-` reads standard input), byte for
+    /// byte but for its signatures, or what differs; exits with 3 when it does. What was given when it
+    /// was built (`--revision`, `--platform`, `--image`, `--name` ...) must be given again.
+    #[arg(long, value_name = "ARCHIVE", conflicts_with_all = ["output", "key", "reuse"])]
+    compare: Option<PathBuf>,
     /// Name of the release [default: fleetpack.yaml's, else the repository folder's].
     #[arg(long, value_name = "NAME")]
     name: Option<ReleaseName>,
@@ -88,17 +99,22 @@ impl Args {
             },
             locked: self.locked,
             output: self.output,
+            reuse: self.reuse,
             name: self.name,
             version: self.release_version,
             sequence: self.sequence,
             key: key.transpose()?,
             created,
         };
+        if let Some(archive) = self.compare {
+            let compared = ops::build::compare::compare(&archive, options, ui.clone());
+            return Ok(print(&settings::interruptible(compared)??, self.format, ui));
+        }
         let report = settings::interruptible(ops::build::build(options, ui.clone()))??;
         match self.format {
             Format::Json => ui.json(&report),
             Format::Text => ui.data(&format!(
-                "{}\n  release   {} {} (sequence {})\n  digest    {}\n  commit    {}\n  content   {} objects, {} images, {} blobs, {}\n  signed    {}",
+                "{}\n  release   {} {} (sequence {})\n  digest    {}\n  commit    {}\n  content   {} objects, {} images, {} blobs, {}\n  reused    {} blobs, {}\n  signed    {}",
                 report.archive.display(),
                 report.name,
                 report.version,
@@ -109,9 +125,37 @@ impl Args {
                 report.images,
                 report.blobs,
                 bytes(report.size),
+                report.reused,
+                bytes(report.reused_bytes),
                 report.signed_by.as_deref().unwrap_or("no: no site will take it; sign it with `fleetpack sign`"),
             )),
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Prints what a comparison found; two that differ end with 3.
+fn print(found: &Comparison, format: Format, ui: &Ui) -> ExitCode {
+    match format {
+        Format::Json => ui.json(found),
+        Format::Text if found.identical => ui.data(&format!(
+            "identical: commit {} gives {}\n  release   {} {}\n  digest    {}\n  signed    {} signatures, which are no part of the comparison",
+            found.commit, found.archive, found.name, found.version, found.release, found.signatures,
+        )),
+        Format::Text => {
+            let mut lines = vec![format!("different: the revision does not give {}", found.archive)];
+            if let Some(first) = found.differences.first() {
+                lines.push(format!("  first     {first}"));
+                lines.extend(first.hint.iter().map(|hint| format!("            {hint}")));
+            }
+            let more = found.differences.iter().skip(1).take(20);
+            lines.extend(more.map(|difference| format!("  then      {difference}")));
+            if let Some(left @ 1..) = found.differences.len().checked_sub(21) {
+                lines.push(format!("  and       {left} more: `--format json` lists all"));
+            }
+            lines.push(format!("  digest    {} in the archive, {} rebuilt", found.release, found.rebuilt));
+            ui.data(&lines.join("\n"));
+        }
+    }
+    if found.identical { ExitCode::SUCCESS } else { exit::exit(ErrorClass::Refused) }
 }

@@ -7,6 +7,7 @@ pub mod early_sync;
 pub mod hash;
 pub mod limits;
 pub mod lock;
+pub mod share;
 pub mod space;
 pub mod temporary;
 
@@ -14,5 +15,6 @@ pub use atomic::{sync_folder, write_atomic};
 pub use early_sync::EarlySync;
 pub use hash::{Hasher, HashingReader};
 pub use lock::FolderLock;
+pub use share::share;
 pub use space::{allocate, available_space};
 pub use temporary::TemporaryFile;

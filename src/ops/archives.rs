@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::{Error, Result};
-use crate::archive::{self, BlobSink, BlobWrite, Release, Source, StreamReport};
+use crate::archive::{self, BlobSink, BlobWrite, Discard, Release, Source, StreamReport};
 use crate::fsio::limits;
 use crate::model::{BlobEntry, Digest, Event, Progress};
 use crate::trust::{self, PublicKey, Verified};
@@ -69,15 +69,20 @@ pub(super) fn stream(
 /// Keeps one blob in memory and lets the others pass.
 struct Keep {
     wanted: Digest,
+    /// Whether the others are checked as well.
+    check: bool,
     kept: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl BlobSink for Keep {
     fn wants(&self, blob: &BlobEntry) -> io::Result<bool> {
-        Ok(blob.digest == self.wanted)
+        Ok(self.check || blob.digest == self.wanted)
     }
 
     fn begin(&self, blob: &BlobEntry) -> io::Result<Box<dyn BlobWrite + Send>> {
+        if blob.digest != self.wanted {
+            return Ok(Box::new(Discard));
+        }
         if blob.size > limits::RENDERED {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
@@ -115,8 +120,18 @@ impl BlobWrite for KeepWrite {
 /// The rendered layer of an archive, verified by its digest; nothing is written anywhere.
 pub(super) fn read_rendered(opened: Opened, progress: &dyn Progress) -> Result<Vec<u8>> {
     let Opened { release, source } = opened;
-    let keep = Keep { wanted: release.document.rendered.layer, kept: Arc::default() };
-    stream(source, &release, &keep, "reading", progress)?;
+    rendered_of(source, &release, false, progress)
+}
+
+/// The rendered layer of an archive of which every other blob is checked as well. Nobody vouches
+/// for the release: this says that the archive holds what it lists, and no more.
+pub(super) fn check_whole(source: Source, release: &Release, progress: &dyn Progress) -> Result<Vec<u8>> {
+    rendered_of(source, release, true, progress)
+}
+
+fn rendered_of(source: Source, release: &Release, check: bool, progress: &dyn Progress) -> Result<Vec<u8>> {
+    let keep = Keep { wanted: release.document.rendered.layer, check, kept: Arc::default() };
+    stream(source, release, &keep, "reading", progress)?;
     let kept = keep.kept.lock().ok().and_then(|mut kept| kept.take());
     kept.ok_or_else(|| Error::io("read", Path::new("the archive"), io::ErrorKind::UnexpectedEof.into()))
 }

@@ -9,6 +9,7 @@ mod apply;
 mod apply_node;
 mod apply_refusals;
 mod archive;
+mod canonical;
 mod demo;
 mod documents;
 mod generated;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+use super::reuse::Reuse;
 use crate::archive::{Placement, Writer, rendered};
 use crate::model::{BlobEntry, Digest, Event, ImageRef, Progress, ReleaseDocument, media_type};
 use crate::oci::{self, ResolvedImage};
@@ -91,28 +92,56 @@ pub(super) fn plan_blobs(
     (blobs, origins)
 }
 
+/// How many blobs came from where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub fetched: usize,
+    pub reused: usize,
+    pub reused_bytes: u64,
+}
+
+/// Blobs from this size on are begun first, the largest before all, so that no core is left alone
+/// with a large one at the end.
+const LARGE: u64 = 64 << 20;
+
 /// Brings every blob into its place, several at a time on all cores.
 pub(super) async fn transfer(
     writer: &Writer,
     document: &ReleaseDocument,
     mut origins: HashMap<Digest, Origin>,
     bundle: BundlePlan,
+    reuse: &Arc<Reuse>,
     jobs: usize,
     progress: &Arc<dyn Progress>,
-) -> Result<()> {
+) -> Result<Moved> {
     let total = document.blobs.iter().map(|blob| blob.size).sum();
-    let downloads = origins.values().filter(|origin| matches!(origin, Origin::Image(..))).count();
-    progress.event(Event::Start { title: format!("downloading {downloads} blobs"), bytes: Some(total) });
+    let comes = |blob: &&BlobEntry| matches!(origins.get(&blob.digest), Some(Origin::Image(..)));
+    let here = document.blobs.iter().filter(comes).filter(|blob| reuse.holds(blob)).count();
+    let away = document.blobs.iter().filter(comes).count() - here;
+    let title = match here {
+        0 => format!("downloading {away} blobs"),
+        here => format!("downloading {away} blobs, reusing {here}"),
+    };
+    progress.event(Event::Start { title, bytes: Some(total) });
     let bundle = Arc::new(bundle);
     // Dropped on the way out of an error, the set ends the tasks that still run.
     let mut work = JoinSet::new();
     let path: Arc<Path> = writer.path().into();
-    let joined = |done: Option<std::result::Result<Result<()>, tokio::task::JoinError>>| match done {
-        Some(Ok(done)) => done,
+    let mut moved = Moved::default();
+    let mut joined = |done: Option<std::result::Result<Result<Moved>, tokio::task::JoinError>>| match done {
+        Some(Ok(done)) => {
+            let done = done?;
+            moved.fetched += done.fetched;
+            moved.reused += done.reused;
+            moved.reused_bytes += done.reused_bytes;
+            Ok(())
+        }
         Some(Err(error)) => Err(Error::io("write", &path, io::Error::other(error))),
         None => Ok(()),
     };
-    for blob in &document.blobs {
+    let mut order: Vec<&BlobEntry> = document.blobs.iter().collect();
+    order.sort_by_key(|blob| std::cmp::Reverse(if blob.size >= LARGE { blob.size } else { 0 }));
+    for blob in order {
         let Some(origin) = origins.remove(&blob.digest) else {
             return Err(Error::Setup {
                 what: format!("blob `{}` has no origin", blob.digest),
@@ -124,13 +153,13 @@ pub(super) async fn transfer(
         }
         let place =
             Place { placement: writer.placement(blob.digest)?, blob: blob.clone(), path: Arc::clone(&path) };
-        work.spawn(place.fill(origin, Arc::clone(&bundle), Arc::clone(progress)));
+        work.spawn(place.fill(origin, Arc::clone(&bundle), Arc::clone(reuse), Arc::clone(progress)));
     }
     while !work.is_empty() {
         joined(work.join_next().await)?;
     }
     progress.event(Event::Finish { summary: String::new() });
-    Ok(())
+    Ok(moved)
 }
 
 /// The place of one blob in the output.
@@ -142,8 +171,15 @@ struct Place {
 
 impl Place {
     /// Brings the blob from where it is, hashed on the way.
-    async fn fill(self, origin: Origin, bundle: Arc<BundlePlan>, progress: Arc<dyn Progress>) -> Result<()> {
+    async fn fill(
+        self,
+        origin: Origin,
+        bundle: Arc<BundlePlan>,
+        reuse: Arc<Reuse>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Moved> {
         let Self { mut placement, blob, path } = self;
+        let mut moved = Moved::default();
         match origin {
             Origin::Memory(bytes) => {
                 placement.write(&bytes).map_err(|error| Error::io("write", &path, error))?;
@@ -151,6 +187,21 @@ impl Place {
                 progress.event(Event::Advance(blob.size));
             }
             Origin::Image(image, source) => {
+                if reuse.holds(&blob) {
+                    let (entry, told) = (blob.clone(), Arc::clone(&progress));
+                    let take = move || {
+                        let taken = reuse.fill(&entry, &mut placement, told.as_ref())?;
+                        Ok::<_, Error>((placement, taken))
+                    };
+                    let done = tokio::task::spawn_blocking(take).await;
+                    let (back, taken) =
+                        done.map_err(|error| Error::io("write", &path, io::Error::other(error)))??;
+                    placement = back;
+                    if taken {
+                        progress.event(Event::Advance(blob.size));
+                        return Ok(Moved { reused: 1, reused_bytes: blob.size, ..moved });
+                    }
+                }
                 let mut write = |bytes: &[u8]| {
                     placement.write(bytes)?;
                     progress.event(Event::Advance(bytes.len() as u64));
@@ -162,6 +213,7 @@ impl Place {
                     from: fetched.from,
                     source: Box::new(source.into()),
                 })?;
+                moved.fetched = 1;
             }
             Origin::Bundle => {
                 let write = move || {
@@ -173,6 +225,6 @@ impl Place {
                 progress.event(Event::Advance(blob.size));
             }
         }
-        Ok(())
+        Ok(moved)
     }
 }

@@ -5,24 +5,30 @@
 //! is, and all blobs stream side by side straight into their places.
 
 mod blobs;
+pub mod compare;
+mod difference;
 mod naming;
+mod reuse;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use self::blobs::{plan_blobs, transfer};
+use self::blobs::{Origin, plan_blobs, transfer};
 use self::naming::{output_path, release_name, release_time, release_version};
+use self::reuse::Reuse;
 use super::checkout::{Checkout, RevisionOptions};
 use super::images::{self, ImageOptions};
 use super::{Error, Result, lock};
 use crate::archive::{Writer, rendered};
 use crate::model::{
-    Digest, Event, GitContent, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, release,
+    Digest, Event, GitContent, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, RenderedObject,
+    release,
 };
-use crate::source::git::Revision;
+use crate::source::git::{BundlePlan, Revision};
 use crate::trust::{self, PrivateKey};
 
 /// What a build is told.
@@ -36,6 +42,8 @@ pub struct Options {
     pub locked: bool,
     /// File to write, or folder for it; none writes to the working folder.
     pub output: Option<PathBuf>,
+    /// Archives, and folders of stores, whose blobs need not be downloaded.
+    pub reuse: Vec<PathBuf>,
     /// Name of the release, over the configuration's.
     pub name: Option<ReleaseName>,
     /// Version of the release, over the configuration's.
@@ -74,22 +82,31 @@ pub struct Report {
     pub images: usize,
     /// Count of blobs.
     pub blobs: usize,
+    /// Count of blobs that came from registries or from a layout on this machine.
+    pub fetched: usize,
+    /// Count of blobs that were taken from what `reuse` names.
+    pub reused: usize,
+    /// Their bytes.
+    pub reused_bytes: u64,
     /// Fingerprint of the key that signed, if one did.
     pub signed_by: Option<String>,
 }
 
-/// Builds an archive. On any failure there is no file under its name.
-///
-/// # Errors
-///
-/// When the revision, its manifests or an image cannot be had, or the output cannot be written.
-pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
+/// All that decides about the bytes of an archive, before any large blob is downloaded.
+struct Assembled {
+    document: ReleaseDocument,
+    objects: Vec<RenderedObject>,
+    origins: HashMap<Digest, Origin>,
+    bundle: BundlePlan,
+}
+
+/// Renders, resolves and measures.
+async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Assembled> {
     let checkout = Checkout::open(&options.revision, progress.as_ref())?;
     let config = checkout.config.as_ref();
-    let name = release_name(&options, config, progress.as_ref())?;
-    let version = release_version(&options, config, &checkout.revision)?;
-    let created = release_time(&options, &checkout.revision)?;
-    let output = output_path(options.output.as_deref(), &name, &version);
+    let name = release_name(options, config, progress.as_ref())?;
+    let version = release_version(options, config, &checkout.revision)?;
+    let created = release_time(options, &checkout.revision)?;
 
     progress.event(Event::Start { title: format!("rendering {name} {version}"), bytes: None });
     let objects = checkout.render(&options.revision, progress.as_ref())?;
@@ -110,7 +127,7 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     let mut plan = checkout.repository.bundle(&checkout.revision)?;
     let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
     let resolved =
-        images::resolve_all(&options.images, config, checkout.lock.as_ref(), &wanted, &progress).await?;
+        images::resolve_all(&options.images, config, checkout.lock.as_ref(), &wanted, progress).await?;
     let (bundle, measured) = measuring
         .await
         .map_err(|error| Error::io("pack", &options.revision.repository, io::Error::other(error)))??;
@@ -132,9 +149,21 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         images: resolved.into_iter().map(|image| image.entry).collect(),
         blobs,
     };
+    Ok(Assembled { document, objects, origins, bundle })
+}
 
+/// Builds an archive. On any failure there is no file under its name.
+///
+/// # Errors
+///
+/// When the revision, its manifests or an image cannot be had, or the output cannot be written.
+pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
+    let reuse = Arc::new(Reuse::open(&options.reuse)?);
+    let Assembled { document, origins, bundle, .. } = assemble(&options, &progress).await?;
+    let output = output_path(options.output.as_deref(), &document.name, &document.version);
     let writer = Writer::create(&output, &document)?;
-    transfer(&writer, &document, origins, bundle, options.images.jobs(), &progress).await?;
+    let jobs = options.images.jobs();
+    let moved = transfer(&writer, &document, origins, bundle, &reuse, jobs, &progress).await?;
     let mut signatures = Vec::new();
     if let Some(key) = &options.key {
         signatures.push(trust::sign(writer.manifest(), key)?);
@@ -155,6 +184,9 @@ pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         objects: document.rendered.objects.len(),
         images: document.images.len(),
         blobs: document.blobs.len(),
+        fetched: moved.fetched,
+        reused: moved.reused,
+        reused_bytes: moved.reused_bytes,
         signed_by: options.key.as_ref().map(|key| key.public().fingerprint().to_string()),
     })
 }
