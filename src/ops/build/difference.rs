@@ -316,18 +316,16 @@ fn absent_name(child: &AbsentManifest) -> String {
 /// The first place of the documents that differs, whatever it means.
 fn rest(found: &mut Found, archive: &[u8], rebuilt: &[u8]) {
     let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-    match first_field(&parse(archive), &parse(rebuilt)) {
-        Some((path, a, b)) => found.compare(format!("release document, `{path}`"), a, b, || None),
-        None => {
-            let at = archive.iter().zip(rebuilt).take_while(|(a, b)| a == b).count();
-            found.compare(
-                "release document",
-                Some(format!("other bytes from number {at} on, of {}", archive.len())),
-                Some(format!("{} bytes", rebuilt.len())),
-                || Some("the content is the same, and was written in another way".into()),
-            );
-        }
+    if let Some((path, a, b)) = first_field(&parse(archive), &parse(rebuilt)) {
+        return found.compare(format!("release document, `{path}`"), a, b, || None);
     }
+    let at = archive.iter().zip(rebuilt).take_while(|(a, b)| a == b).count();
+    found.compare(
+        "release document",
+        Some(format!("other bytes from number {at} on, of {}", archive.len())),
+        Some(format!("{} bytes", rebuilt.len())),
+        || Some("the content is the same, and was written in another way".into()),
+    );
 }
 
 #[cfg(test)]

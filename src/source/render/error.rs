@@ -47,9 +47,9 @@ pub enum RenderError {
         /// The object.
         id: Box<ObjectId>,
         /// Where it stands first.
-        first: Origin,
+        first: Box<Origin>,
         /// Where it stands again.
-        second: Origin,
+        second: Box<Origin>,
     },
     /// A source or a kustomization wants something that is not there.
     #[error("{place} wants {wanted}, which is not in the revision")]

@@ -136,8 +136,8 @@ fn refuse_doubled(objects: &[RenderedObject]) -> Result<(), RenderError> {
         if let Some(first) = seen.insert(key, &object.origin) {
             return Err(RenderError::Doubled {
                 id: Box::new(id.clone()),
-                first: first.clone(),
-                second: object.origin.clone(),
+                first: Box::new(first.clone()),
+                second: Box::new(object.origin.clone()),
             });
         }
     }
