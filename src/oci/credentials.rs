@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Mutex;
@@ -29,9 +30,11 @@ pub struct CredentialPaths {
     pub files: Vec<PathBuf>,
     /// Folders in which `docker-credential-NAME` is looked for before the program search path.
     pub helper_dirs: Vec<PathBuf>,
+    /// How long a credential helper may take; none gives it half a minute.
+    pub helper_time: Option<Duration>,
 }
 
-/// How long a credential helper may take.
+/// How long a credential helper may take, unless the caller says otherwise.
 const HELPER_TIME: Duration = Duration::from_secs(30);
 /// How much a credential helper may write.
 const HELPER_OUTPUT: u64 = 1 << 20;
@@ -87,6 +90,7 @@ pub struct Credentials {
     files: Vec<AuthFile>,
     missing: Vec<PathBuf>,
     helper_dirs: Vec<PathBuf>,
+    helper_time: Option<Duration>,
     /// What helpers said, by helper and key.
     asked: Mutex<HashMap<(String, String), Said>>,
 }
@@ -101,6 +105,8 @@ impl fmt::Debug for Credentials {
 pub(super) struct Found {
     pub login: Option<Login>,
     pub looked: Vec<String>,
+    /// Helpers that failed just now, and why; told once.
+    pub failed: Vec<String>,
 }
 
 impl Credentials {
@@ -116,7 +122,8 @@ impl Credentials {
     ///
     /// When a file cannot be read or understood, or the one that the user named does not exist.
     pub fn load(paths: CredentialPaths) -> Result<Self> {
-        let mut credentials = Self { helper_dirs: paths.helper_dirs, ..Self::default() };
+        let mut credentials =
+            Self { helper_dirs: paths.helper_dirs, helper_time: paths.helper_time, ..Self::default() };
         let (files, must_exist) = match paths.explicit {
             Some(path) => (vec![path], true),
             None => (paths.files, false),
@@ -136,51 +143,51 @@ impl Credentials {
     /// The login for `repository` on `registry`: in each file the helper of the registry, then the
     /// entry with the longest key (containers-auth.json(5), "FORMAT"), then the default helper.
     pub(super) async fn find(&self, registry: &str, repository: &str) -> Found {
-        let mut looked = Vec::new();
+        let (mut looked, mut failed) = (Vec::new(), Vec::new());
         for file in &self.files {
             let path = file.path.display();
-            if let Some(helper) = file.helpers.get(registry) {
-                match self.ask(helper, registry).await {
-                    Ok(Some(login)) => {
-                        looked.push(format!("`{path}` (from the helper `{helper}`)"));
-                        return Found { login: Some(login), looked };
-                    }
-                    Ok(None) => looked.push(format!("`{path}` (the helper `{helper}` has none)")),
-                    Err(why) => looked.push(format!("`{path}` (the helper `{helper}` failed: {why})")),
-                }
-                continue;
-            }
-            if let Some(login) = keys(registry, repository).iter().find_map(|key| file.auths.get(key)) {
+            let own = file.helpers.get(registry);
+            let key = || keys(registry, repository).iter().find_map(|key| file.auths.get(key)).cloned();
+            if let (None, Some(login)) = (own, key()) {
                 looked.push(format!("`{path}` (found there)"));
-                return Found { login: Some(login.clone()), looked };
+                return Found { login: Some(login), looked, failed };
             }
-            match &file.store {
-                None => looked.push(format!("`{path}` (none there)")),
-                Some(helper) => match self.ask(helper, registry).await {
-                    Ok(Some(login)) => {
-                        looked.push(format!("`{path}` (from the helper `{helper}`)"));
-                        return Found { login: Some(login), looked };
+            let helper = own.or(file.store.as_ref());
+            let Some(helper) = helper else {
+                looked.push(format!("`{path}` (none there)"));
+                continue;
+            };
+            let (said, first) = self.ask(helper, registry).await;
+            match said {
+                Ok(Some(login)) => {
+                    looked.push(format!("`{path}` (from the helper `{helper}`)"));
+                    return Found { login: Some(login), looked, failed };
+                }
+                Ok(None) => looked.push(format!("`{path}` (the helper `{helper}` has none)")),
+                Err(why) => {
+                    if first {
+                        failed.push(format!("`docker-credential-{helper}`, asked for `{registry}`: {why}"));
                     }
-                    Ok(None) => looked.push(format!("`{path}` (the helper `{helper}` has none)")),
-                    Err(why) => looked.push(format!("`{path}` (the helper `{helper}` failed: {why})")),
-                },
+                    looked.push(format!("`{path}` (the helper `{helper}` failed: {why})"));
+                }
             }
         }
         looked.extend(self.missing.iter().map(|path| format!("`{}` (no such file)", path.display())));
-        Found { login: None, looked }
+        Found { login: None, looked, failed }
     }
 
-    /// Asks a helper once for each key; the lock also keeps two prompts from standing side by side.
-    async fn ask(&self, helper: &str, registry: &str) -> Said {
+    /// Asks a helper once for each key, and says whether this was the first time; the lock also
+    /// keeps two prompts from standing side by side.
+    async fn ask(&self, helper: &str, registry: &str) -> (Said, bool) {
         // Docker's tools store the Hub's login under the address of its old API.
         let key = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
         let mut asked = self.asked.lock().await;
         if let Some(answer) = asked.get(&(helper.to_owned(), key.to_owned())) {
-            return answer.clone();
+            return (answer.clone(), false);
         }
         let answer = self.run(helper, key).await;
         asked.insert((helper.to_owned(), key.to_owned()), answer.clone());
-        answer
+        (answer, true)
     }
 
     async fn run(&self, helper: &str, key: &str) -> Said {
@@ -196,9 +203,12 @@ impl Credentials {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("cannot run `{}`: {error}", program.display()))?;
+        // A helper is a script as often as not: what it started is stopped with it.
+        let mut group = Group(child.id());
         let talk = async {
             if let Some(mut stdin) = child.stdin.take() {
                 // A helper that does not read its input says so with its answer or status.
@@ -213,10 +223,13 @@ impl Credentials {
             }
             Ok((child.wait().await?, output))
         };
-        let (status, output) = tokio::time::timeout(HELPER_TIME, talk)
+        let time = self.helper_time.unwrap_or(HELPER_TIME);
+        let (status, output) = tokio::time::timeout(time, talk)
             .await
-            .map_err(|_| format!("no answer within {} s", HELPER_TIME.as_secs()))?
+            .map_err(|_| format!("no answer within {} s, so it was stopped", time.as_secs()))?
             .map_err(|error| error.to_string())?;
+        // It ended by itself: what it leaves running, such as an agent, is meant to run.
+        group.0 = None;
         if !status.success() {
             let said = readable(&String::from_utf8_lossy(&output));
             // The words that the helpers' own protocol library uses for "there is none".
@@ -233,6 +246,18 @@ impl Credentials {
             Answer { username, secret } if username == "<token>" => Some(Login::Identity(secret)),
             Answer { username, secret } => Some(Login::Basic { user: username, password: secret }),
         })
+    }
+}
+
+/// The processes of a helper, which do not outlive this value.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            // A group that is gone already is what is wanted.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
@@ -399,10 +424,15 @@ mod tests {
         helper("none", "echo 'credentials not found in native keychain'; exit 1");
         helper("bad", "echo 'keychain is locked'; exit 3");
         helper("endless", "exec yes");
+        // A script whose child keeps the pipe open for ever.
+        let pid = folder.path().join("pid");
+        helper("hangs", &format!("sleep 3600 & echo $! >{}; wait", pid.display()));
         let credentials = Credentials {
             helper_dirs: vec![folder.path().to_owned()],
+            helper_time: Some(Duration::from_secs(2)),
             ..one(r#"{"credHelpers":{"g.example.com":"good","t.example.com":"token","n.example.com":"none",
-                "b.example.com":"bad","e.example.com":"endless"},"credsStore":"good"}"#)
+                "b.example.com":"bad","e.example.com":"endless",
+                "h.example.com":"hangs"},"credsStore":"good"}"#)
         };
         for _ in 0..2 {
             assert_eq!(user(&credentials.find("g.example.com", "x").await), Some("u"));
@@ -417,11 +447,28 @@ mod tests {
             ("n.example.com", "has none"),
             ("b.example.com", "keychain is locked"),
             ("e.example.com", "more than 1 MiB"),
+            ("h.example.com", "no answer within 2 s, so it was stopped"),
         ] {
             let found = credentials.find(host, "x").await;
             assert!(found.login.is_none());
             assert!(found.looked[0].contains(want), "{:?}", found.looked);
+            let told = usize::from(host != "n.example.com");
+            assert_eq!(found.failed.len(), told, "{:?}", found.failed);
+            assert_eq!(credentials.find(host, "x").await.failed.len(), 0, "told once");
         }
+        let pid = std::fs::read_to_string(pid).unwrap();
+        // Gone, or waiting for somebody to take note; the kernel may need a moment for it.
+        let gone = || {
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            state.map_or(true, |state| state.contains(") Z "))
+        };
+        for _ in 0..500 {
+            if gone() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(gone(), "the helper's child still runs");
     }
 
     #[test]

@@ -282,7 +282,10 @@ impl OciError {
             Self::Unreachable { host, .. } => Some(format!(
                 "check that `{host}` can be reached; a registry without TLS wants `insecure = true` in registries.conf"
             )),
-            Self::Schema1 { .. } => Some("push the image again with a current tool".to_owned()),
+            Self::Schema1 { .. } => Some(
+                "build and push the image anew, or convert it: `skopeo copy --format v2s2 docker://… docker://…`"
+                    .to_owned(),
+            ),
             Self::Platform { .. } => {
                 Some("ask for a platform that the image has, or push the missing one".to_owned())
             }

@@ -215,7 +215,7 @@ fn open_sources(options: &ImageOptions, progress: &Arc<dyn Progress>) -> Result<
         credentials: oci::Credentials::load(oci::CredentialPaths {
             explicit: settings.auth_file.clone(),
             files: settings.auth_files.clone(),
-            helper_dirs: Vec::new(),
+            ..oci::CredentialPaths::default()
         })?,
         certs_dirs: settings.certs_dirs.clone(),
         per_host: options.jobs(),

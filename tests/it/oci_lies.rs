@@ -27,13 +27,15 @@ fn quick() -> RetryPolicy {
     }
 }
 
-fn registry(options: impl FnOnce(&mut RegistryOptions)) -> Registry {
+/// A client without patience.
+pub fn registry(options: impl FnOnce(&mut RegistryOptions)) -> Registry {
     let mut chosen = RegistryOptions { retry: quick(), ..RegistryOptions::default() };
     options(&mut chosen);
     Registry::new(chosen)
 }
 
-fn manifest_of(layer: &[u8]) -> Vec<u8> {
+/// A manifest with one layer.
+pub fn manifest_of(layer: &[u8]) -> Vec<u8> {
     format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{}","size":2}},"layers":[{{"mediaType":"{}","digest":"{}","size":{}}}]}}"#,
         media_type::OCI_MANIFEST,
@@ -46,11 +48,13 @@ fn manifest_of(layer: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-fn layer() -> Vec<u8> {
+/// A layer of some size.
+pub fn layer() -> Vec<u8> {
     (0..300_000_u32).map(|n| (n % 251) as u8).collect()
 }
 
-fn entry(bytes: &[u8]) -> BlobEntry {
+/// A layer as a manifest lists it.
+pub fn entry(bytes: &[u8]) -> BlobEntry {
     BlobEntry {
         digest: Digest::of(bytes),
         size: bytes.len() as u64,
@@ -58,11 +62,13 @@ fn entry(bytes: &[u8]) -> BlobEntry {
     }
 }
 
-fn image(liar: &Liar) -> ImageRef {
+/// The image that is asked for.
+pub fn image(liar: &Liar) -> ImageRef {
     format!("{}/shop/web:1", liar.host()).parse().unwrap()
 }
 
-async fn download(
+/// What came of a download, and how it ended.
+pub async fn download(
     registry: &Registry,
     image: &ImageRef,
     blob: &BlobEntry,
@@ -93,14 +99,16 @@ async fn manifest(
     (error.to_string().replace(&liar.host(), "HOST"), error, liar.asked().len())
 }
 
+/// Stops the test unless each of `parts` is there.
 #[track_caller]
-fn says(text: &str, parts: &[&str]) {
+pub fn says(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "wanted `{part}` in: {text}");
     }
 }
 
-fn range(asked: &Asked) -> Option<usize> {
+/// Where a request wants to begin.
+pub fn range(asked: &Asked) -> Option<usize> {
     asked.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }
 
@@ -301,7 +309,7 @@ async fn manifests_of_the_first_schema_are_refused_by_name() {
 }
 
 /// Credentials for `host`, in a file of their own.
-fn login(folder: &std::path::Path, host: &str) -> Credentials {
+pub fn login(folder: &std::path::Path, host: &str) -> Credentials {
     use base64::Engine as _;
     let path = folder.join("auth.json");
     let auth = base64::engine::general_purpose::STANDARD.encode("user:secret");

@@ -53,6 +53,9 @@ pub(super) async fn obtain(
         return Ok(current);
     }
     let found = transport.credentials.find(&ask.host.name, ask.repository).await;
+    for failed in &found.failed {
+        transport.progress.warn(format!("credential helper {failed}; asking without its login"));
+    }
     let refused = |said: String| OciError::Credentials {
         host: ask.host.name.clone(),
         repository: ask.repository.to_owned(),
