@@ -118,7 +118,9 @@ pub async fn observe(
     mut release: ReleaseObjects,
     progress: &dyn Progress,
 ) -> Result<Observation, ApplyError> {
-    let rendered = std::mem::take(&mut release.objects);
+    let mut rendered = std::mem::take(&mut release.objects);
+    // What runs at a test or an uninstallation alone only travels.
+    rendered.retain(|object| object.role.is_applied());
     if rendered.is_empty() {
         return Err(ApplyError::Empty);
     }
@@ -199,7 +201,8 @@ impl Looker<'_> {
         let mut missing = Vec::new();
         let mut defaulted = 0_usize;
         for object in rendered {
-            let RenderedObject { mut id, origin, mut value } = object;
+            let RenderedObject { mut id, origin, role: _, default_namespace: own_namespace, mut value } =
+                object;
             let served = self.discovery.find(self.cluster, &id).await?;
             let is_served = served.is_some();
             let by_definition = || {
@@ -242,8 +245,8 @@ impl Looker<'_> {
                 });
             }
             if resource.namespaced && id.namespace.is_none() {
-                id.namespace = Some(default_namespace.to_owned());
-                defaulted += 1;
+                defaulted += usize::from(own_namespace.is_none());
+                id.namespace = Some(own_namespace.unwrap_or_else(|| default_namespace.to_owned()));
             }
             mark(&mut value, id.namespace.as_deref(), set);
             let place = place(id.group(), &id.kind);

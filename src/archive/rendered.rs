@@ -196,10 +196,7 @@ pub fn pack(objects: &[RenderedObject]) -> Result<Packed, RenderedError> {
     .to_string()
     .into_bytes();
     let manifest_digest = Digest::of(&manifest);
-    let entries = objects
-        .iter()
-        .map(|object| ObjectEntry { id: object.id.clone(), origin: object.origin.clone() })
-        .collect();
+    let entries = objects.iter().map(ObjectEntry::from).collect();
     let packed = Packed { layer, layer_digest, manifest, manifest_digest, config, config_digest, entries };
 
     let back = unpack(packed.layer.as_slice(), &packed.content())?;
@@ -280,7 +277,8 @@ fn read_members(tar: &mut impl Read, entries: &[ObjectEntry]) -> Result<Vec<Rend
                 });
             }
         }
-        objects.push(RenderedObject { id: entry.id.clone(), origin: entry.origin.clone(), value });
+        let ObjectEntry { id, origin, role, default_namespace } = entry.clone();
+        objects.push(RenderedObject { id, origin, role, default_namespace, value });
     }
     let mut end = [1; 2 * BLOCK];
     read_exact(tar, &mut end).map_err(|error| error.unwrap_or(RenderedError::Trailing))?;
@@ -312,11 +310,7 @@ mod tests {
             "data": data,
         });
         let id = ObjectId::of(&value).unwrap();
-        RenderedObject {
-            id,
-            origin: Origin { file: "a.yaml".into(), line: Some(3), ..Origin::default() },
-            value,
-        }
+        RenderedObject::new(id, Origin { file: "a.yaml".into(), line: Some(3), ..Origin::default() }, value)
     }
 
     fn objects() -> Vec<RenderedObject> {
@@ -358,7 +352,7 @@ mod tests {
     }
 
     fn content(layer: &[u8], objects: &[RenderedObject]) -> RenderedContent {
-        let entries = |o: &RenderedObject| ObjectEntry { id: o.id.clone(), origin: o.origin.clone() };
+        let entries = |o: &RenderedObject| ObjectEntry::from(o);
         RenderedContent {
             manifest: Digest::of(b""),
             layer: Digest::of(layer),

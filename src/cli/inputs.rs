@@ -26,6 +26,7 @@ impl RevisionArgs {
             revision: self.revision,
             kustomize: environment::program("kustomize"),
             kubectl: environment::program("kubectl"),
+            helm: environment::program("helm"),
         }
     }
 }

@@ -1,11 +1,15 @@
 //! `fleetpack.yaml`: how a revision says what its release is.
 
+mod helm;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use helm::{HelmConfig, TargetConfig};
 
 use super::path::PathError;
 use super::{ImageRef, Platform, ReleaseName, ReleaseVersion, SafePath};
@@ -26,10 +30,13 @@ pub struct ReleaseConfig {
     /// Version of the release. Default: the tag at the revision, else its short hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<ReleaseVersion>,
-    /// Where the manifests are, in order. Default: a root `kustomization.yaml`, else every YAML
-    /// file of the revision that holds Kubernetes objects.
+    /// Where the manifests are, in order. Default: a root `kustomization.yaml`, else a root
+    /// `Chart.yaml`, else every YAML file of the revision that holds Kubernetes objects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceConfig>,
+    /// What the clusters are like that will run the release: charts ask.
+    #[serde(default, skip_serializing_if = "TargetConfig::is_default")]
+    pub target: TargetConfig,
     /// Platforms to take of each image index. Default: all that the index has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
@@ -66,6 +73,12 @@ pub struct ConfigMetadata {
 pub struct SourcePath(#[schemars(with = "String")] Option<SafePath>);
 
 impl SourcePath {
+    /// The root of the revision.
+    #[must_use]
+    pub const fn root() -> Self {
+        Self(None)
+    }
+
     /// The path below the folder `tree`.
     #[must_use]
     pub fn below(&self, tree: &Path) -> PathBuf {
@@ -116,6 +129,8 @@ pub enum SourceConfig {
     Kustomize(SourcePath),
     /// A YAML file, or a folder whose YAML files are read, folders below it included.
     Path(SourcePath),
+    /// A Helm chart.
+    Helm(Box<HelmConfig>),
 }
 
 impl<'de> Deserialize<'de> for SourceConfig {
@@ -126,15 +141,22 @@ impl<'de> Deserialize<'de> for SourceConfig {
         struct Fields {
             kustomize: Option<SourcePath>,
             path: Option<SourcePath>,
+            helm: Option<Box<HelmConfig>>,
         }
-        match Fields::deserialize(deserializer)? {
-            Fields { kustomize: Some(folder), path: None } => Ok(Self::Kustomize(folder)),
-            Fields { kustomize: None, path: Some(path) } => Ok(Self::Path(path)),
-            Fields { kustomize: None, path: None } => {
-                Err(D::Error::custom("an empty source, wanted one of `kustomize` and `path`"))
-            }
-            Fields { kustomize: Some(_), path: Some(_) } => {
-                Err(D::Error::custom("`kustomize` and `path` in one source, wanted a source for each"))
+        let Fields { kustomize, path, helm } = Fields::deserialize(deserializer)?;
+        let given = [
+            kustomize.map(|folder| ("kustomize", Self::Kustomize(folder))),
+            path.map(|path| ("path", Self::Path(path))),
+            helm.map(|chart| ("helm", Self::Helm(chart))),
+        ];
+        let mut given = given.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some((_, source)), None) => Ok(source),
+            (Some((first, _)), Some((second, _))) => Err(D::Error::custom(format!(
+                "`{first}` and `{second}` in one source, wanted a source for each"
+            ))),
+            (None, _) => {
+                Err(D::Error::custom("an empty source, wanted one of `kustomize`, `path` and `helm`"))
             }
         }
     }
@@ -146,6 +168,7 @@ impl fmt::Display for SourceConfig {
         match self {
             Self::Kustomize(folder) => write!(f, "kustomize: {folder}"),
             Self::Path(path) => write!(f, "path: {path}"),
+            Self::Helm(helm) => write!(f, "helm: {}", helm.chart),
         }
     }
 }

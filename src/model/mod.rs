@@ -23,8 +23,10 @@ pub use bundle::BundleHeader;
 pub use class::{ErrorClass, chain};
 pub use digest::Digest;
 pub use lock::Lock;
-pub use name::{GitOid, RefName, ReleaseName, ReleaseVersion};
-pub use object::{ObjectId, Origin, RenderedObject};
+pub use name::{
+    GitOid, HelmReleaseName, KubeApi, KubeVersion, Namespace, RefName, ReleaseName, ReleaseVersion,
+};
+pub use object::{ObjectId, ObjectRole, Origin, RenderedObject};
 pub use path::SafePath;
 pub use plan::Plan;
 pub use platform::Platform;

@@ -161,6 +161,79 @@ checked_name!(
     |text| text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 );
 
+checked_name!(
+    /// The name of a Helm release, as Helm takes it.
+    HelmReleaseName,
+    "Helm release name",
+    "1 to 53 lower-case letters, digits, `-` and `.`, each part beginning and ending with a letter or digit",
+    "^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$",
+    |text| (1..=53).contains(&text.len()) && text.split('.').all(is_label)
+);
+
+checked_name!(
+    /// The name of a namespace of a cluster (RFC 1123, a label).
+    Namespace,
+    "namespace",
+    "1 to 63 lower-case letters, digits and `-`, beginning and ending with a letter or digit",
+    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+    |text| text.len() <= 63 && is_label(text)
+);
+
+impl Default for Namespace {
+    /// The namespace where things go when nothing is said.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl From<ReleaseName> for HelmReleaseName {
+    fn from(name: ReleaseName) -> Self {
+        Self(name.0)
+    }
+}
+
+checked_name!(
+    /// A version of Kubernetes, as charts ask for it: `1.33`, `v1.33.2+k3s1`.
+    KubeVersion,
+    "version of Kubernetes",
+    "such as `1.33` or `v1.33.2`",
+    "^v?[0-9]+\\.[0-9]+(\\.[0-9]+)?([-+][0-9A-Za-z.+-]+)?$",
+    |text| {
+        let number = text.strip_prefix('v').unwrap_or(text);
+        let (core, rest) = number.split_at(number.find(['-', '+']).unwrap_or(number.len()));
+        let parts: Vec<_> = core.split('.').collect();
+        text.len() <= 64
+            && (2..=3).contains(&parts.len())
+            && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+            && rest.len() != 1
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-".contains(&b))
+    }
+);
+
+checked_name!(
+    /// An API that a cluster serves, as charts ask for it: `batch/v1`, `monitoring.coreos.com/v1/PodMonitor`.
+    KubeApi,
+    "Kubernetes API",
+    "GROUP/VERSION or GROUP/VERSION/KIND, such as `batch/v1/CronJob`",
+    "^[A-Za-z0-9.-]+(/[A-Za-z0-9.-]+){0,2}$",
+    |text| {
+        text.len() <= 320
+            && !text.starts_with('-')
+            && text.split('/').count() <= 3
+            && text.split('/').all(|part| {
+                !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b))
+            })
+    }
+);
+
+/// Whether `text` is a label of a domain name, without regard to its length.
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +261,25 @@ mod tests {
         ] {
             assert!(bad.parse::<RefName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_helm_is_told_is_checked() {
+        for bad in ["", "Shop", "-x", "x-", "a..b", "a.-b", "a b", &"x".repeat(54)] {
+            assert!(bad.parse::<HelmReleaseName>().is_err(), "{bad}");
+        }
+        assert!("my.shop-2".parse::<HelmReleaseName>().is_ok());
+        assert!("my.shop".parse::<Namespace>().is_err());
+        for bad in ["", "1", "v1", "1.x", "1.33.", "1.33.1.1", "1.33-", "1.33 ", "--help"] {
+            assert!(bad.parse::<KubeVersion>().is_err(), "{bad}");
+        }
+        for good in ["1.33", "v1.33.2", "1.33.2+k3s1", "v1.30.0-eks-1234"] {
+            assert!(good.parse::<KubeVersion>().is_ok(), "{good}");
+        }
+        for bad in ["", "a,b", "/v1", "a/b/c/d", "-a"] {
+            assert!(bad.parse::<KubeApi>().is_err(), "{bad}");
+        }
+        assert!("monitoring.coreos.com/v1/PodMonitor".parse::<KubeApi>().is_ok());
     }
 
     #[test]

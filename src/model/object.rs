@@ -118,6 +118,93 @@ impl fmt::Display for Origin {
     }
 }
 
+/// What an object is for, where it is not simply one of the release's.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum ObjectRole {
+    /// One of the release's objects.
+    #[default]
+    Plain,
+    /// The definition of a kind.
+    Crd,
+    /// A hook of a Helm chart that runs before or after an installation or upgrade: it is
+    /// applied as an object like all others.
+    Hook,
+    /// A hook of a Helm chart that runs at a deletion or rollback alone: it travels with its
+    /// images, and is not applied.
+    UndoHook,
+    /// A test of a Helm chart: it travels with its images, and is not applied.
+    Test,
+}
+
+impl ObjectRole {
+    /// The role of an object that is no part of a Helm chart.
+    #[must_use]
+    pub fn of(id: &ObjectId) -> Self {
+        let crd = id.kind == "CustomResourceDefinition" && id.group() == "apiextensions.k8s.io";
+        if crd { Self::Crd } else { Self::Plain }
+    }
+
+    /// The role of an object of a Helm chart: what its `helm.sh/hook` annotation says.
+    #[must_use]
+    pub fn in_chart(id: &ObjectId, value: &serde_json::Value) -> Self {
+        let hooks = value["metadata"]["annotations"]["helm.sh/hook"].as_str().unwrap_or_default();
+        let mut role = None;
+        for hook in hooks.split(',').map(|hook| hook.trim().to_ascii_lowercase()) {
+            match hook.as_str() {
+                "pre-install" | "post-install" | "pre-upgrade" | "post-upgrade" => return Self::Hook,
+                "test" | "test-success" => role = Some(Self::Test),
+                "pre-delete" | "post-delete" | "pre-rollback" | "post-rollback" => {
+                    role = role.or(Some(Self::UndoHook));
+                }
+                _ => {}
+            }
+        }
+        role.unwrap_or_else(|| Self::of(id))
+    }
+
+    /// Whether `apply` brings the object to the cluster.
+    #[must_use]
+    pub const fn is_applied(self) -> bool {
+        match self {
+            Self::Plain | Self::Crd | Self::Hook => true,
+            Self::UndoHook | Self::Test => false,
+        }
+    }
+
+    /// Whether the object is simply one of the release's.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+    pub(crate) const fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
+    }
+}
+
+impl fmt::Display for ObjectRole {
+    /// As people say it; nothing for a plain object.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "",
+            Self::Crd => "crd",
+            Self::Hook => "hook",
+            Self::UndoHook => "undo hook",
+            Self::Test => "test",
+        })
+    }
+}
+
 /// One object of the rendered release.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RenderedObject {
@@ -125,6 +212,42 @@ pub struct RenderedObject {
     pub id: ObjectId,
     /// Where it comes from.
     pub origin: Origin,
+    /// What it is for.
+    pub role: ObjectRole,
+    /// Namespace that it goes to if it names none and its kind belongs to one.
+    pub default_namespace: Option<String>,
     /// The whole object.
     pub value: serde_json::Value,
+}
+
+impl RenderedObject {
+    /// An object that is no part of a Helm chart.
+    #[must_use]
+    pub fn new(id: ObjectId, origin: Origin, value: serde_json::Value) -> Self {
+        Self { role: ObjectRole::of(&id), id, origin, default_namespace: None, value }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_follow_from_the_hooks() {
+        let role = |kind: &str, hook: serde_json::Value| {
+            let version = if kind == "Pod" { "v1" } else { "apiextensions.k8s.io/v1" };
+            let value = serde_json::json!({
+                "apiVersion": version, "kind": kind,
+                "metadata": {"name": "x", "annotations": {"helm.sh/hook": hook}},
+            });
+            ObjectRole::in_chart(&ObjectId::of(&value).unwrap(), &value)
+        };
+        assert_eq!(role("Pod", "pre-install,post-delete".into()), ObjectRole::Hook);
+        assert_eq!(role("Pod", "post-delete, test".into()), ObjectRole::Test);
+        assert_eq!(role("Pod", "Test-Success".into()), ObjectRole::Test);
+        assert_eq!(role("Pod", "pre-rollback".into()), ObjectRole::UndoHook);
+        assert_eq!(role("Pod", serde_json::Value::Null), ObjectRole::Plain);
+        assert_eq!(role("CustomResourceDefinition", "".into()), ObjectRole::Crd);
+        assert!(ObjectRole::Hook.is_applied() && !ObjectRole::Test.is_applied());
+    }
 }

@@ -7,7 +7,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, GitOid, ImageRef, ObjectId, Origin, Platform, RefName, ReleaseName, ReleaseVersion};
+use super::{
+    Digest, GitOid, ImageRef, ObjectId, ObjectRole, Origin, Platform, RefName, ReleaseName, ReleaseVersion,
+    RenderedObject,
+};
 
 /// The format this crate writes, and the highest it reads.
 pub const FORMAT: u32 = 1;
@@ -105,6 +108,23 @@ pub struct ObjectEntry {
     pub id: ObjectId,
     /// Where it comes from in the revision.
     pub origin: Origin,
+    /// What it is for, where it is not simply one of the release's.
+    #[serde(default, skip_serializing_if = "ObjectRole::is_plain")]
+    pub role: ObjectRole,
+    /// Namespace that it goes to if it names none and its kind belongs to one, where the source says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_namespace: Option<String>,
+}
+
+impl From<&RenderedObject> for ObjectEntry {
+    fn from(object: &RenderedObject) -> Self {
+        Self {
+            id: object.id.clone(),
+            origin: object.origin.clone(),
+            role: object.role,
+            default_namespace: object.default_namespace.clone(),
+        }
+    }
 }
 
 /// One image reference and what it resolves to.

@@ -19,6 +19,8 @@ pub struct RevisionOptions {
     pub kustomize: Option<PathBuf>,
     /// `kubectl`, if it is installed.
     pub kubectl: Option<PathBuf>,
+    /// `helm`, if it is installed.
+    pub helm: Option<PathBuf>,
 }
 
 /// A revision whose names and modes are checked, with its configuration.
@@ -61,8 +63,11 @@ impl Checkout {
         for warning in self.tree.export(&folder)? {
             progress.warn(warning);
         }
-        let tools =
-            render::RenderTools { kustomize: options.kustomize.clone(), kubectl: options.kubectl.clone() };
+        let tools = render::RenderTools {
+            kustomize: options.kustomize.clone(),
+            kubectl: options.kubectl.clone(),
+            helm: options.helm.clone(),
+        };
         Ok(render::render(&folder, self.config.as_ref(), &tools, progress)?)
     }
 }

@@ -52,16 +52,14 @@ pub fn objects(yaml: &str) -> Vec<RenderedObject> {
             serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{error}: {document}"));
         let text = |value: &Value| value.as_str().map(str::to_owned);
         if !document.trim().is_empty() {
-            found.push(RenderedObject {
-                id: ObjectId {
-                    api_version: text(&value["apiVersion"]).unwrap(),
-                    kind: text(&value["kind"]).unwrap(),
-                    namespace: text(&value["metadata"]["namespace"]),
-                    name: text(&value["metadata"]["name"]).unwrap(),
-                },
-                origin: Origin { file: "site.yaml".into(), line: Some(line), ..Origin::default() },
-                value,
-            });
+            let id = ObjectId {
+                api_version: text(&value["apiVersion"]).unwrap(),
+                kind: text(&value["kind"]).unwrap(),
+                namespace: text(&value["metadata"]["namespace"]),
+                name: text(&value["metadata"]["name"]).unwrap(),
+            };
+            let origin = Origin { file: "site.yaml".into(), line: Some(line), ..Origin::default() };
+            found.push(RenderedObject::new(id, origin, value));
         }
         line += document.lines().count() as u64 + 1;
     }

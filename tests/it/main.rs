@@ -24,6 +24,7 @@ mod oci_lies;
 mod oci_tokens;
 mod refusals;
 mod render;
+mod render_helm;
 mod serve_archive;
 mod serve_git;
 mod serve_git_difference;

@@ -28,12 +28,16 @@ impl Progress for Lines {
     }
 }
 
-fn tools() -> RenderTools {
-    let bin = testbed(&["peers"]).join("bin");
-    RenderTools { kustomize: Some(bin.join("kustomize")), kubectl: Some(bin.join("kubectl")) }
+pub fn tools() -> RenderTools {
+    let bin = testbed(&["peers", "helm"]).join("bin");
+    RenderTools {
+        kustomize: Some(bin.join("kustomize")),
+        kubectl: Some(bin.join("kubectl")),
+        helm: Some(bin.join("helm")),
+    }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -47,12 +51,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A tree in a private folder of its own, as the build exports it.
-struct Tree {
-    folder: tempfile::TempDir,
+pub struct Tree {
+    pub folder: tempfile::TempDir,
 }
 
 impl Tree {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub fn new(files: &[(&str, &str)]) -> Self {
         let tree = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir(tree.path()).unwrap();
         for (path, content) in files {
@@ -61,17 +65,17 @@ impl Tree {
         tree
     }
 
-    fn of(testdata: &str) -> Self {
+    pub fn of(testdata: &str) -> Self {
         let tree = Self { folder: tempfile::tempdir().unwrap() };
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(testdata), &tree.path());
         tree
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("tree")
     }
 
-    fn write(&self, path: &str, content: &str) {
+    pub fn write(&self, path: &str, content: &str) {
         let path = self.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -82,7 +86,7 @@ impl Tree {
         Some(config::parse(&bytes).unwrap())
     }
 
-    fn render(&self, tools: &RenderTools) -> (Result<Vec<RenderedObject>, RenderError>, Vec<String>) {
+    pub fn render(&self, tools: &RenderTools) -> (Result<Vec<RenderedObject>, RenderError>, Vec<String>) {
         let lines = Lines::default();
         let result = render(&self.path(), self.config().as_ref(), tools, &lines);
         let names: Vec<_> =
@@ -92,12 +96,12 @@ impl Tree {
     }
 
     #[track_caller]
-    fn objects(&self) -> Vec<RenderedObject> {
+    pub fn objects(&self) -> Vec<RenderedObject> {
         self.render(&tools()).0.unwrap()
     }
 
     #[track_caller]
-    fn refused(&self, parts: &[&str]) -> RenderError {
+    pub fn refused(&self, parts: &[&str]) -> RenderError {
         let error = self.render(&tools()).0.unwrap_err();
         for part in parts {
             assert!(error.to_string().contains(part), "wanted `{part}` in: {error}");
@@ -106,11 +110,11 @@ impl Tree {
     }
 }
 
-fn place(objects: &[RenderedObject], id: &str) -> String {
+pub fn place(objects: &[RenderedObject], id: &str) -> String {
     objects.iter().find(|object| object.id.to_string() == id).unwrap().origin.to_string()
 }
 
-fn images_of(objects: &[RenderedObject]) -> BTreeSet<String> {
+pub fn images_of(objects: &[RenderedObject]) -> BTreeSet<String> {
     images::discover(objects).found.into_iter().map(|found| found.image.to_string()).collect()
 }
 
@@ -281,7 +285,7 @@ fn broken_and_incomplete_trees_are_refused_with_file_and_line() {
         &[("a.yaml", "apiVersion: v1\nkind: Pod\n")],
         &["a.yaml:1: not a Kubernetes object: `metadata` is missing"],
     );
-    with(&[("Chart.yaml", "name: x\n"), ("a.yaml", map)], &["Helm chart"]);
+    with(&[("Chart.yaml", "name: x\n"), ("a.yaml", map)], &["`.` is not a Helm chart", "no `version`"]);
     with(
         &[("deploy/kustomization.yaml", "resources: []\n"), ("a.yaml", map)],
         &["deploy/kustomization.yaml", "not at the root"],
@@ -345,7 +349,7 @@ fn spy(folder: &Path) -> (RenderTools, PathBuf) {
     );
     fs::write(&tool, script).unwrap();
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
-    (RenderTools { kustomize: Some(tool), kubectl: None }, marker)
+    (RenderTools { kustomize: Some(tool), ..RenderTools::default() }, marker)
 }
 
 #[test]
@@ -366,7 +370,7 @@ fn what_leads_out_of_the_revision_is_refused_before_the_tool_starts() {
         ("configMapGenerator: [{name: a, files: ['k=http://127.0.0.1/x']}]\n", "`configMapGenerator.files`"),
         ("secretGenerator: [{name: a, envs: ['http://127.0.0.1/x']}]\n", "`secretGenerator.envs`"),
         ("openapi: {path: 'https://example.com/o.json'}\n", "`openapi.path`"),
-        ("helmCharts: [{name: a, repo: 'https://example.com'}]\n", "`helmCharts` wants Helm"),
+        ("helmCharts: [{name: a, repo: 'https://example.com'}]\n", "`helmCharts` has kustomize run Helm"),
         ("transformers: ['https://example.com/t']\n", "`transformers`"),
         ("resources: [inner]\n", "inner/kustomization.yaml: `resources` names `https://example.com/deep`"),
         ("resources: [\n", "kustomization.yaml:1:"),

@@ -207,11 +207,7 @@ mod tests {
             value[key] = part.clone();
         }
         let id = ObjectId::of(&value).unwrap();
-        RenderedObject {
-            id,
-            origin: Origin { file: "x.yaml".into(), line: Some(7), ..Origin::default() },
-            value,
-        }
+        RenderedObject::new(id, Origin { file: "x.yaml".into(), line: Some(7), ..Origin::default() }, value)
     }
 
     fn fields(objects: &[RenderedObject]) -> Vec<(String, String)> {

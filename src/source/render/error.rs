@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::helm::HelmError;
 use super::tool::ToolError;
 use crate::fsio::limits;
 use crate::model::config::FILE_NAME;
@@ -78,16 +79,16 @@ pub enum RenderError {
         why: &'static str,
     },
     /// A kustomization inflates Helm charts.
-    #[error("{file}: `{field}` wants Helm, whose charts are not rendered yet")]
+    #[error("{file}: `{field}` has kustomize run Helm, which may fetch charts from anywhere")]
     HelmCharts {
         /// The kustomization.
         file: String,
         /// Its field.
         field: &'static str,
     },
-    /// The revision is a Helm chart.
-    #[error("the revision is a Helm chart (`Chart.yaml` at its root), and charts are not rendered yet")]
-    Chart,
+    /// A Helm chart was not rendered.
+    #[error(transparent)]
+    Helm(Box<HelmError>),
     /// By convention every YAML file would be taken, but some are the input of a kustomization.
     #[error("`{file}` is a kustomization, but not at the root: which one is the release is not said")]
     WhichKustomization {
@@ -120,12 +121,19 @@ pub enum RenderError {
     TooMany,
 }
 
+impl From<HelmError> for RenderError {
+    fn from(error: HelmError) -> Self {
+        Self::Helm(Box::new(error))
+    }
+}
+
 impl RenderError {
     /// How the error ends the process.
     #[must_use]
-    pub const fn class(&self) -> ErrorClass {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::Missing { .. } | Self::Remote { .. } | Self::Empty { .. } => ErrorClass::Incomplete,
+            Self::Helm(error) => error.class(),
             _ => ErrorClass::Failed,
         }
     }
@@ -147,9 +155,10 @@ impl RenderError {
                 let folder = file.rsplit_once('/').map_or(".", |(folder, _)| folder);
                 format!("name its folder as `kustomize: {folder}` in `{FILE_NAME}`")
             }
-            Self::Chart | Self::HelmCharts { .. } => {
-                "commit the output of `helm template` and name it as a `path` source".to_owned()
+            Self::HelmCharts { .. } => {
+                format!("copy the chart into the repository and name it as a `helm` source in `{FILE_NAME}`")
             }
+            Self::Helm(error) => return error.hint(),
             Self::NoTool { .. } => "install kustomize or kubectl on the build machine".to_owned(),
             Self::Empty { .. } => {
                 format!("check `sources` in `{FILE_NAME}`, and that the revision is the right one")

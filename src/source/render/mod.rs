@@ -5,7 +5,9 @@
 
 mod error;
 mod files;
+mod helm;
 mod kustomize;
+mod namespace;
 mod tool;
 mod tree;
 
@@ -16,10 +18,11 @@ use std::path::Path;
 use serde_json::Value;
 
 pub use error::RenderError;
+pub use helm::{HelmError, HelmParameter, HelmRequest, HelmValues};
 pub use tool::{RenderTools, ToolError};
 
 use crate::fsio::limits;
-use crate::model::config::{FILE_NAME, ReleaseConfig, SourceConfig};
+use crate::model::config::{FILE_NAME, HelmConfig, ReleaseConfig, SourceConfig};
 use crate::model::{ObjectId, Origin, Progress, RenderedObject};
 use tree::Tree;
 
@@ -41,26 +44,27 @@ pub fn render(
     let root = fs::canonicalize(tree)
         .map_err(|source| RenderError::Io { path: tree.display().to_string(), source })?;
     let tree = Tree { root };
-    let sources = config.map_or(&[][..], |config| config.sources.as_slice());
-    let objects = if sources.is_empty() {
-        by_convention(&tree, tools, progress)?
-    } else {
-        let mut objects = Vec::new();
-        for source in sources {
-            let more = from_source(&tree, source, tools)?;
-            if more.is_empty() {
-                return Err(RenderError::Empty { source_name: format!("the source `{source}`") });
+    let mut objects = Vec::new();
+    match config.filter(|config| !config.sources.is_empty()) {
+        None => objects = by_convention(&tree, config, tools, progress)?,
+        Some(config) => {
+            for source in &config.sources {
+                let more = from_source(&tree, source, config, tools, progress)?;
+                if more.is_empty() {
+                    return Err(RenderError::Empty { source_name: format!("the source `{source}`") });
+                }
+                objects.extend(more);
             }
-            objects.extend(more);
         }
-        objects
-    };
-    if objects.is_empty() {
+    }
+    // Tests and the like are not applied: a release of nothing else is empty as well.
+    if !objects.iter().any(|object| object.role.is_applied()) {
         return Err(RenderError::Empty { source_name: "the revision".to_owned() });
     }
     if objects.len() > limits::OBJECTS {
         return Err(RenderError::TooMany);
     }
+    namespace::settle(&mut objects);
     refuse_doubled(&objects)?;
     Ok(objects)
 }
@@ -68,31 +72,36 @@ pub fn render(
 fn from_source(
     tree: &Tree,
     source: &SourceConfig,
+    config: &ReleaseConfig,
     tools: &RenderTools,
+    progress: &dyn Progress,
 ) -> Result<Vec<RenderedObject>, RenderError> {
-    let (SourceConfig::Kustomize(path) | SourceConfig::Path(path)) = source;
+    let asked_by = || format!("the source `{source}` of `{FILE_NAME}`");
+    let path = match source {
+        SourceConfig::Kustomize(path) | SourceConfig::Path(path) => path,
+        SourceConfig::Helm(chart) => {
+            let release = config.metadata.name.clone().into();
+            let request = HelmRequest::of(chart, release, Some(&config.target), asked_by());
+            return helm::render(tree, &request, tools, progress);
+        }
+    };
     let at = path.below(&tree.root);
     if fs::symlink_metadata(&at).is_err() {
-        return Err(RenderError::Missing {
-            place: format!("the source `{source}` of `{FILE_NAME}`"),
-            wanted: format!("`{path}`"),
-        });
+        return Err(RenderError::Missing { place: asked_by(), wanted: format!("`{path}`") });
     }
     let at = tree.resolve(&at)?;
-    match source {
-        SourceConfig::Kustomize(_) => {
-            // `kustomize: deploy/kustomization.yaml` means its folder.
-            let is_file =
-                at.file_name().is_some_and(|name| kustomize::FILES.iter().any(|file| name == *file));
-            let folder = if at.is_file() && is_file { at.parent().unwrap_or(&at) } else { &at };
-            kustomize::render(tree, folder, tools)
-        }
-        SourceConfig::Path(_) => files::explicit(tree, &at),
+    if !matches!(source, SourceConfig::Kustomize(_)) {
+        return files::explicit(tree, &at);
     }
+    // `kustomize: deploy/kustomization.yaml` means its folder.
+    let is_file = at.file_name().is_some_and(|name| kustomize::FILES.iter().any(|file| name == *file));
+    let folder = if at.is_file() && is_file { at.parent().unwrap_or(&at) } else { &at };
+    kustomize::render(tree, folder, tools)
 }
 
 fn by_convention(
     tree: &Tree,
+    config: Option<&ReleaseConfig>,
     tools: &RenderTools,
     progress: &dyn Progress,
 ) -> Result<Vec<RenderedObject>, RenderError> {
@@ -100,7 +109,14 @@ fn by_convention(
         return kustomize::render(tree, &tree.root, tools);
     }
     if tree.root.join("Chart.yaml").exists() {
-        return Err(RenderError::Chart);
+        let release = match config {
+            Some(config) => config.metadata.name.clone().into(),
+            // Not the folder's name: two clones of a repository give the same release.
+            None => helm::release_of(tree, &tree.root)?,
+        };
+        let (chart, target) = (HelmConfig::of_root(), config.map(|config| &config.target));
+        let request = HelmRequest::of(&chart, release, target, "the chart at the root".to_owned());
+        return helm::render(tree, &request, tools, progress);
     }
     files::by_convention(tree, progress)
 }
@@ -123,7 +139,7 @@ pub(super) fn objects_of(
         if out.len() >= limits::OBJECTS {
             return Err(RenderError::TooMany);
         }
-        out.push(RenderedObject { id, origin: origin.clone(), value });
+        out.push(RenderedObject::new(id, origin.clone(), value));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Runs `kustomize` or `kubectl` as a child: without a shell, in an environment that holds
+//! Runs `kustomize`, `kubectl` or `helm` as a child: without a shell, in an environment that holds
 //! nothing of ours, bounded in time and output, and as far from the network as a child can be
 //! put without privileges.
 
@@ -19,13 +19,15 @@ const DEADLINE: Duration = Duration::from_mins(5);
 /// What is kept of the child's complaints.
 const COMPLAINT: u64 = 16 << 10;
 
-/// The tools of the build machine that render kustomizations.
+/// The tools of the build machine that render kustomizations and charts.
 #[derive(Debug, Clone, Default)]
 pub struct RenderTools {
     /// `kustomize`, which is taken first.
     pub kustomize: Option<PathBuf>,
     /// `kubectl`, whose `kustomize` command is the same code.
     pub kubectl: Option<PathBuf>,
+    /// `helm`, version 3 or 4.
+    pub helm: Option<PathBuf>,
 }
 
 /// Why a tool did not render.
@@ -40,11 +42,11 @@ pub enum ToolError {
         source: io::Error,
     },
     /// The tool says that the input is wrong.
-    #[error("`{}` refused `{folder}` ({status}): {complaint}", tool.display())]
+    #[error("`{}` refused {folder} ({status}): {complaint}", tool.display())]
     Refused {
         /// The tool.
         tool: PathBuf,
-        /// What it was to render.
+        /// What it was to render, as people say it.
         folder: String,
         /// How it ended.
         status: ExitStatus,
@@ -52,21 +54,39 @@ pub enum ToolError {
         complaint: String,
     },
     /// The tool took too long and was stopped.
-    #[error("`{}` did not end within {} s on `{folder}`", tool.display(), DEADLINE.as_secs())]
+    #[error("`{}` did not end within {} s on {folder}", tool.display(), DEADLINE.as_secs())]
     Time {
         /// The tool.
         tool: PathBuf,
-        /// What it was to render.
+        /// What it was to render, as people say it.
         folder: String,
     },
     /// The tool wrote too much and was stopped.
-    #[error("`{}` wrote more than {} bytes for `{folder}`", tool.display(), limits::RENDERED)]
+    #[error("`{}` wrote more than {} bytes for {folder}", tool.display(), limits::RENDERED)]
     Output {
         /// The tool.
         tool: PathBuf,
-        /// What it was to render.
+        /// What it was to render, as people say it.
         folder: String,
     },
+}
+
+impl ToolError {
+    /// The error with what the tool said put otherwise.
+    pub(super) fn with_complaint(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        if let Self::Refused { complaint, .. } = &mut self {
+            *complaint = change(complaint);
+        }
+        self
+    }
+}
+
+/// What a tool wrote.
+pub(super) struct Written {
+    /// To standard output.
+    pub output: Vec<u8>,
+    /// To standard error, cut.
+    pub complaint: String,
 }
 
 /// A child that does not outlive this value, nor do its own children.
@@ -107,7 +127,7 @@ impl RenderTools {
     }
 }
 
-/// Renders the folder `at` (called `folder` in errors) and returns what the tool writes.
+/// Renders the folder `at` (called `folder`, in quotes, in errors) and returns what the tool writes.
 /// `scratch` serves as its home and for its temporary files.
 pub(super) fn kustomize(
     (tool, verb): (&Path, &str),
@@ -115,12 +135,35 @@ pub(super) fn kustomize(
     folder: &str,
     scratch: &Path,
 ) -> Result<Vec<u8>, ToolError> {
+    let mut command = child(tool, scratch);
+    command.arg(verb).args(["--load-restrictor", "LoadRestrictionsRootOnly"]).arg("--").arg(at);
+    run(command, tool, &format!("`{folder}`"), DEADLINE).map(|written| written.output)
+}
+
+/// Renders the chart `at` with `helm template` and `arguments`, the last of which is the name of the
+/// release. `asked_by` names the request in errors; `scratch` is the working folder and home.
+pub(super) fn helm(
+    tool: &Path,
+    arguments: &[String],
+    at: &Path,
+    asked_by: &str,
+    scratch: &Path,
+) -> Result<Written, ToolError> {
+    let mut command = child(tool, scratch);
+    // Nothing of the user's own Helm may matter: plugins, repositories, credentials.
+    for name in ["CONFIG", "CACHE", "DATA"] {
+        command.env(format!("HELM_{name}_HOME"), scratch.join("helm").join(name));
+        command.env(format!("XDG_{name}_HOME"), scratch.join("helm").join(name));
+    }
+    command.env("HELM_PLUGINS", scratch.join("helm/plugins"));
+    command.arg("template").args(arguments).arg(at);
+    run(command, tool, asked_by, DEADLINE)
+}
+
+/// A child that knows nothing of ours: no environment, its own home, no input, its own group.
+fn child(tool: &Path, scratch: &Path) -> Command {
     let mut command = Command::new(tool);
     command
-        .arg(verb)
-        .args(["--load-restrictor", "LoadRestrictionsRootOnly"])
-        .arg("--")
-        .arg(at)
         .current_dir(scratch)
         .env_clear()
         .env("HOME", scratch)
@@ -140,10 +183,10 @@ pub(super) fn kustomize(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    run(command, tool, folder, DEADLINE)
+    command
 }
 
-fn run(mut command: Command, tool: &Path, folder: &str, limit: Duration) -> Result<Vec<u8>, ToolError> {
+fn run(mut command: Command, tool: &Path, folder: &str, limit: Duration) -> Result<Written, ToolError> {
     let start = |source| ToolError::Start { tool: tool.to_owned(), source };
     let time = || ToolError::Time { tool: tool.to_owned(), folder: folder.to_owned() };
     let end = Instant::now() + limit;
@@ -160,12 +203,12 @@ fn run(mut command: Command, tool: &Path, folder: &str, limit: Duration) -> Resu
         return Err(ToolError::Output { tool: tool.to_owned(), folder: folder.to_owned() });
     }
     let status = guard.wait_until(end).map_err(start)?.ok_or_else(time)?;
-    if status.success() {
-        return Ok(output);
-    }
     let complaint =
         complaint.recv_timeout(Duration::from_secs(1)).ok().and_then(Result::ok).unwrap_or_default();
     let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
+    if status.success() {
+        return Ok(Written { output, complaint });
+    }
     Err(ToolError::Refused { tool: tool.to_owned(), folder: folder.to_owned(), status, complaint })
 }
 
@@ -191,7 +234,7 @@ mod tests {
     fn sh(script: &str, limit: Duration) -> Result<Vec<u8>, ToolError> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        run(command, Path::new("/bin/sh"), "deploy", limit)
+        run(command, Path::new("/bin/sh"), "`deploy`", limit).map(|written| written.output)
     }
 
     #[test]

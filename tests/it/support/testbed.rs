@@ -49,6 +49,7 @@ pub fn testbed(parts: &[&str]) -> PathBuf {
 pub fn tool(name: &str, home: &Path) -> Command {
     let part = match name {
         "gogit" | "mkimage" => name,
+        "helm" | "helm3" => "helm",
         name if name.starts_with("kube-") || name == "kubelet" => "kube",
         _ => "peers",
     };
