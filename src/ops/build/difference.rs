@@ -355,10 +355,9 @@ mod tests {
 
     fn objects(document: &ReleaseDocument, value: &str) -> Vec<RenderedObject> {
         let entries = document.rendered.objects.iter();
-        let object = |entry: &ObjectEntry| RenderedObject {
-            id: entry.id.clone(),
-            origin: entry.origin.clone(),
-            value: json!({"data": {"list": [1, {"k": value}]}, "metadata": {"name": entry.id.name}}),
+        let object = |entry: &ObjectEntry| {
+            let data = json!({"data": {"list": [1, {"k": value}]}, "metadata": {"name": entry.id.name}});
+            RenderedObject::new(entry.id.clone(), entry.origin.clone(), data)
         };
         entries.map(object).collect()
     }
