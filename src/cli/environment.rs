@@ -28,6 +28,12 @@ pub fn config_home() -> Option<PathBuf> {
     variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".config")))
 }
 
+/// `$XDG_CACHE_HOME`, or its default.
+#[must_use]
+pub fn cache_home() -> Option<PathBuf> {
+    variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".cache")))
+}
+
 /// The store of this machine: `/var/lib/fleetpack` for root, else below `$XDG_DATA_HOME`.
 #[must_use]
 pub fn default_store() -> PathBuf {

@@ -1,17 +1,18 @@
 //! Arguments that the commands of the build side share.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use super::{environment, settings};
 use crate::model::{ImageRef, Platform};
-use crate::ops::checkout::RevisionOptions;
+use crate::ops::checkout::{RemoteSettings, RevisionOptions};
 use crate::ops::images::ImageOptions;
 
 /// Which revision of which repository.
 #[derive(Debug, clap::Args)]
 pub struct RevisionArgs {
-    /// The Git repository.
-    #[arg(value_name = "PATH", default_value = ".")]
+    /// The Git repository: a folder, or a URL (https, http, ssh, file, `host:path`) to fetch from.
+    #[arg(value_name = "PATH|URL", default_value = ".")]
     path: PathBuf,
     /// Branch, tag or hash to work on.
     #[arg(long, short, value_name = "REV", default_value = "HEAD")]
@@ -24,6 +25,12 @@ impl RevisionArgs {
         RevisionOptions {
             repository: self.path,
             revision: self.revision,
+            remote: RemoteSettings {
+                git: environment::program("git"),
+                cache: environment::cache_home().map(|cache| cache.join("fleetpack/git")),
+                prompt: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
+                ..RemoteSettings::default()
+            },
             kustomize: environment::program("kustomize"),
             kubectl: environment::program("kubectl"),
             helm: environment::program("helm"),

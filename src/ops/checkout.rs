@@ -1,20 +1,27 @@
 //! The revision that a command of the build side works on: found, checked, configured, rendered.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::{Error, Result};
 use crate::fsio::limits;
-use crate::model::{Lock, Progress, RenderedObject, config, lock};
-use crate::source::git::{Dirty, Repository, Revision, Tree};
+use crate::model::{Event, Lock, Progress, RenderedObject, config, lock};
+pub use crate::source::git::remote::RemoteSettings;
+use crate::source::git::remote::{self, RemoteUrl};
+use crate::source::git::{Dirty, GitError, Repository, Revision, Tree};
 use crate::source::render;
 
 /// Which revision of which repository, and what renders it.
 #[derive(Debug, Clone, Default)]
 pub struct RevisionOptions {
-    /// The repository.
+    /// The repository: a folder, or a URL.
     pub repository: PathBuf,
     /// Branch, tag or hash.
     pub revision: String,
+    /// How one that lies elsewhere is fetched.
+    pub remote: RemoteSettings,
     /// `kustomize`, if it is installed.
     pub kustomize: Option<PathBuf>,
     /// `kubectl`, if it is installed.
@@ -30,14 +37,63 @@ pub(super) struct Checkout {
     pub tree: Tree,
     pub config: Option<config::ReleaseConfig>,
     pub lock: Option<Lock>,
+    /// Where the repository was fetched from, if it was.
+    pub remote: Option<RemoteUrl>,
+}
+
+/// Ends a fetch that nobody waits for any more.
+struct Cancel {
+    flag: Arc<AtomicBool>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.flag.store(true, Ordering::Relaxed);
+        // Until its children are gone; a fetch that has ended has closed the channel.
+        let _ = self.ended.recv_timeout(Duration::from_secs(2));
+    }
+}
+
+/// Fetches on a thread of its own; dropping this ends the fetch.
+async fn fetch(
+    url: &RemoteUrl,
+    options: &RevisionOptions,
+    progress: &Arc<dyn Progress>,
+) -> Result<Repository> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let (ending, ended) = mpsc::channel();
+    let _cancel = Cancel { flag: Arc::clone(&flag), ended };
+    let settings = RemoteSettings { cancel: flag, ..options.remote.clone() };
+    let (url, progress) = (url.clone(), Arc::clone(progress));
+    let fetching = tokio::task::spawn_blocking(move || {
+        let _ending = ending;
+        remote::fetch(&url, &settings, progress.as_ref())
+    });
+    let fetched = fetching
+        .await
+        .map_err(|error| Error::io("fetch", &options.repository, std::io::Error::other(error)))?;
+    Ok(fetched?)
 }
 
 impl Checkout {
     /// Finds the revision and reads its `fleetpack.yaml` and `fleetpack.lock`, if it has them.
-    pub fn open(options: &RevisionOptions, progress: &dyn Progress) -> Result<Self> {
-        let repository = Repository::open(&options.repository)?;
+    pub async fn open(options: &RevisionOptions, progress: &Arc<dyn Progress>) -> Result<Self> {
+        let given = options.repository.to_string_lossy();
+        let (repository, remote) = if remote::looks_remote(&given) && !options.repository.exists() {
+            let url = RemoteUrl::parse(&given).map_err(GitError::from)?;
+            progress.event(Event::Start { title: format!("fetching {url}"), bytes: None });
+            let fetched = fetch(&url, options, progress).await?;
+            progress.event(Event::Finish { summary: String::new() });
+            (fetched, Some(url))
+        } else {
+            (Repository::open(&options.repository)?, None)
+        };
         let revision = repository.resolve(&options.revision)?;
-        warn_of_changes(&repository, &revision, progress);
+        match &remote {
+            Some(url) => progress.note(format!("`{url}` is at commit {}", revision.commit)),
+            None => warn_of_changes(&repository, &revision, progress.as_ref()),
+        }
         let tree = repository.tree(&revision)?;
         let config = match tree.file(config::FILE_NAME) {
             Some(_) => {
@@ -49,7 +105,7 @@ impl Checkout {
             Some(_) => Some(crate::source::lock::parse(&tree.read(lock::FILE_NAME, limits::CONFIG_FILE)?)?),
             None => None,
         };
-        Ok(Self { repository, revision, tree, config, lock })
+        Ok(Self { repository, revision, tree, config, lock, remote })
     }
 
     /// Exports the tree into a private folder, which goes when this is done, and renders it.

@@ -89,7 +89,7 @@ pub struct Report {
 /// When the revision, its manifests or an image cannot be had, the lock that is there cannot be
 /// read, or the new one cannot be written.
 pub async fn lock(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
-    let checkout = Checkout::open(&options.revision, progress.as_ref())?;
+    let checkout = Checkout::open(&options.revision, &progress).await?;
     let config = checkout.config.as_ref();
     let target = match &options.output {
         Output::WorkTree => Some(checkout.repository.work_tree().ok_or_else(|| Error::Usage {

@@ -23,6 +23,7 @@ mod oci_layout;
 mod oci_lies;
 mod oci_tokens;
 mod refusals;
+mod remote;
 mod render;
 mod render_helm;
 mod serve_archive;

@@ -360,6 +360,8 @@ impl Transport {
             return Ok(client.clone());
         }
         let mut builder = Client::builder()
+            // gix brings HTTP/2 into the build; its one connection for everything is slower for large blobs.
+            .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(self.policy.connect)
             .pool_idle_timeout(Duration::from_secs(30))

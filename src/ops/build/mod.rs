@@ -102,9 +102,9 @@ struct Assembled {
 
 /// Renders, resolves and measures.
 async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Assembled> {
-    let checkout = Checkout::open(&options.revision, progress.as_ref())?;
+    let checkout = Checkout::open(&options.revision, progress).await?;
     let config = checkout.config.as_ref();
-    let name = release_name(options, config, progress.as_ref())?;
+    let name = release_name(options, config, checkout.remote.as_ref(), progress.as_ref())?;
     let version = release_version(options, config, &checkout.revision)?;
     let created = release_time(options, &checkout.revision)?;
 

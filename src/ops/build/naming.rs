@@ -8,21 +8,24 @@ use super::Options;
 use crate::model::{Progress, ReleaseName, ReleaseVersion, config};
 use crate::ops::{Error, Result};
 use crate::source::git::Revision;
+use crate::source::git::remote::RemoteUrl;
 
 pub(super) fn release_name(
     options: &Options,
     config: Option<&config::ReleaseConfig>,
+    url: Option<&RemoteUrl>,
     progress: &dyn Progress,
 ) -> Result<ReleaseName> {
     if let Some(name) = options.name.clone().or_else(|| config.map(|config| config.metadata.name.clone())) {
         return Ok(name);
     }
-    let folder = options
-        .revision
-        .repository
-        .canonicalize()
-        .map_err(|error| Error::io("open", &options.revision.repository, error))?;
-    let folder = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let folder = if let Some(url) = url {
+        url.base_name().to_lowercase()
+    } else {
+        let folder = &options.revision.repository;
+        let folder = folder.canonicalize().map_err(|error| Error::io("open", folder, error))?;
+        folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase()
+    };
     let folder = folder.strip_suffix(".git").unwrap_or(&folder).to_owned();
     let name: ReleaseName = folder.parse().map_err(|_| Error::Usage {
         what: format!("the release has no name, and its folder `{folder}` cannot give one"),

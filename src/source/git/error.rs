@@ -9,6 +9,9 @@ use crate::store::git::{TreeFault, WalkError};
 /// An error of the build side of Git.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
+    /// A repository elsewhere cannot be fetched.
+    #[error(transparent)]
+    Remote(Box<super::remote::RemoteError>),
     /// There is no repository, or it cannot be read.
     #[error("no git repository at `{}` or above it: {why}", path.display())]
     Open {
@@ -174,11 +177,18 @@ fn near(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!("; there is `{}`", names.join("`, `")) }
 }
 
+impl From<super::remote::RemoteError> for GitError {
+    fn from(error: super::remote::RemoteError) -> Self {
+        Self::Remote(Box::new(error))
+    }
+}
+
 impl GitError {
     /// The class that decides the exit code.
     #[must_use]
     pub const fn class(&self) -> ErrorClass {
         match self {
+            Self::Remote(error) => error.class(),
             Self::Revision { .. } => ErrorClass::Usage,
             Self::Shallow { .. }
             | Self::Submodule { .. }
@@ -192,6 +202,7 @@ impl GitError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Remote(error) => return error.hint(),
             Self::Shallow { .. } => "fetch the rest of the history: git fetch --unshallow".to_owned(),
             Self::ObjectFormat { .. } => {
                 "convert the repository: sites that follow Git know 40-digit names only".to_owned()

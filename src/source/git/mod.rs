@@ -1,13 +1,15 @@
-//! Git on the build side: a local repository, a revision of it, its tree, its whole history as a bundle.
+//! Git on the build side: a local repository, a revision of it, its tree, its whole history as a bundle;
+//! and repositories elsewhere ([`remote`]).
 //!
 //! May use `model`, `fsio`, the object rules of `store::git`, and gix. Reads the object database,
-//! never the work tree (but to say that it is dirty). Runs no program whatever the repository's
+//! never the work tree (but to say that it is dirty). [`Repository`] runs no program whatever the repository's
 //! configuration says, reads no configuration but the repository's own, ignores replacements
 //! (`refs/replace`), grafts and commit graphs, and writes nothing into the repository.
 
 pub mod bundle;
 mod delta;
 pub mod error;
+pub mod remote;
 pub mod revision;
 pub mod tree;
 
@@ -33,6 +35,8 @@ const PACK_CACHE: usize = 16 << 20;
 pub struct Repository {
     inner: gix::ThreadSafeRepository,
     path: PathBuf,
+    /// The private folder of one that was fetched.
+    kept: Option<std::sync::Arc<tempfile::TempDir>>,
 }
 
 /// Files of the work tree that differ from `HEAD`.
@@ -68,7 +72,7 @@ impl Repository {
             gix::sec::trust::Mapping { full: options(), reduced: options() },
         )
         .map_err(found)?;
-        let repository = Self { path: inner.path().to_owned(), inner };
+        let repository = Self { path: inner.path().to_owned(), inner, kept: None };
         let local = repository.local();
         if local.object_hash() != gix::hash::Kind::Sha1 {
             return Err(GitError::ObjectFormat {
@@ -136,6 +140,12 @@ impl Repository {
         local.objects.ignore_replacements = true;
         local.objects.set_pack_cache(|| Box::new(gix_pack::cache::lru::MemoryCappedHashmap::new(PACK_CACHE)));
         local
+    }
+
+    /// Whether the object database has this object.
+    #[must_use]
+    pub fn holds(&self, oid: &GitOid) -> bool {
+        to_oid(oid).is_ok_and(|oid| self.local().objects.exists(&oid))
     }
 
     fn objects(&self) -> OdbObjects {

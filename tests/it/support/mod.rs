@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod command;
 pub mod depot;
+pub mod githost;
 pub mod gitsite;
 pub mod http;
 pub mod images;
