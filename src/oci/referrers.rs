@@ -52,12 +52,40 @@ pub(super) async fn discover(
         Referrers::None => return Ok(Vec::new()),
     };
     let at = image.at_digest(subject);
+    let (listed, tagged) = tokio::try_join!(
+        listed(source, &at, subject, which, progress),
+        tagged(source, &at, subject, suffixes)
+    )?;
+    let mut found = listed;
+    for (tag, manifest) in tagged {
+        if manifest.digest == subject {
+            continue;
+        }
+        if let Some(old) = found.iter_mut().find(|old| old.manifest.digest == manifest.digest) {
+            old.tag.get_or_insert(tag);
+            continue;
+        }
+        let artifact_type = manifest.read()?.artifact_type;
+        found.push(Referrer { manifest, artifact_type, tag: Some(tag) });
+    }
+    found.sort_by_key(|referrer| referrer.manifest.digest);
+    Ok(found)
+}
+
+/// What the referrers API of `at`, or its tag schema, lists, as the manifests themselves have it.
+async fn listed(
+    source: &dyn BlobSource,
+    at: &ImageRef,
+    subject: Digest,
+    which: Referrers,
+    progress: &dyn Progress,
+) -> Result<Vec<Referrer>> {
     let mut found: Vec<Referrer> = Vec::new();
-    for descriptor in source.referrers(&at).await? {
+    for descriptor in source.referrers(at).await? {
         if descriptor.digest == subject || found.iter().any(|old| old.manifest.digest == descriptor.digest) {
             continue;
         }
-        let reference = image.at_digest(descriptor.digest);
+        let reference = at.at_digest(descriptor.digest);
         let manifest = match source.manifest(&reference).await {
             Ok(manifest) => manifest,
             Err(error) if error.is_not_found() => {
@@ -77,6 +105,16 @@ pub(super) async fn discover(
         }
         found.push(Referrer { manifest, artifact_type: read.artifact_type, tag: None });
     }
+    Ok(found)
+}
+
+/// What stands under the tags that cosign derives from the digest.
+async fn tagged(
+    source: &dyn BlobSource,
+    at: &ImageRef,
+    subject: Digest,
+    suffixes: &[&str],
+) -> Result<Vec<(String, RawManifest)>> {
     let mut probes: Reads<'_, Option<(String, RawManifest)>> = Vec::new();
     for suffix in suffixes {
         let tag = format!("sha256-{}.{suffix}", subject.hex());
@@ -88,19 +126,7 @@ pub(super) async fn discover(
             Ok(Some((tag, source.manifest(&reference).await?)))
         }));
     }
-    for (tag, manifest) in side_by_side(probes).await?.into_iter().flatten() {
-        if manifest.digest == subject {
-            continue;
-        }
-        if let Some(old) = found.iter_mut().find(|old| old.manifest.digest == manifest.digest) {
-            old.tag.get_or_insert(tag);
-            continue;
-        }
-        let artifact_type = manifest.read()?.artifact_type;
-        found.push(Referrer { manifest, artifact_type, tag: Some(tag) });
-    }
-    found.sort_by_key(|referrer| referrer.manifest.digest);
-    Ok(found)
+    Ok(side_by_side(probes).await?.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

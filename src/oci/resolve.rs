@@ -323,7 +323,7 @@ impl<'a> Walk<'a> {
         for depth in 0.. {
             if depth > REFERRER_DEPTH {
                 return Err(
-                    self.broken(format!("manifests refer to each other more than {REFERRER_DEPTH} deep"))
+                    self.broken(format!("manifests refer to each other more than {REFERRER_DEPTH} deep; `images.referrers` can leave them out"))
                 );
             }
             let mut reads: Reads<'_, (Digest, Vec<Referrer>)> = Vec::with_capacity(subjects.len());

@@ -21,6 +21,7 @@ mod lock;
 mod oci;
 mod oci_layout;
 mod oci_lies;
+mod oci_referrers;
 mod oci_tokens;
 mod refusals;
 mod remote;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use self::download::Download;
-use self::http::{Answer, Ask, Failure, Host, Transport};
+use self::http::{Answer, Ask, Failure, Host, Transport, locked};
 pub use self::retry::RetryPolicy;
 use super::credentials::Credentials;
 use super::error::{OciError, Result};
@@ -70,7 +70,13 @@ impl Default for RegistryOptions {
 pub struct Registry {
     registries: RegistriesConf,
     transport: Transport,
+    /// Whether a repository, by host and name, has the referrers API, once that is known. Some
+    /// hosts have it for some of their repositories, so nothing is concluded from one to another.
+    referrers_api: Mutex<HashMap<(String, String), ApiState>>,
 }
+
+/// Held by the one who finds out; the others wait for the outcome instead of asking as well.
+type ApiState = Arc<tokio::sync::Mutex<Option<bool>>>;
 
 /// One place to ask for an image.
 struct Place {
@@ -95,6 +101,7 @@ impl Registry {
                 clients: Mutex::new(HashMap::new()),
                 hosts: Mutex::new(HashMap::new()),
             },
+            referrers_api: Mutex::default(),
         }
     }
 
@@ -289,6 +296,29 @@ impl Registry {
         })
     }
 
+    /// The same, without asking a repository again that has no such API.
+    async fn api_at(
+        &self,
+        place: &Place,
+        subject: Digest,
+        what: &str,
+        attempts: u32,
+    ) -> Result<Option<Vec<Descriptor>>> {
+        let key = (place.host.name.clone(), place.repository.clone());
+        let state = Arc::clone(locked(&self.referrers_api).entry(key).or_default());
+        let mut known = state.lock().await;
+        match *known {
+            Some(false) => return Ok(None),
+            Some(true) => drop(known),
+            None => {
+                let found = self.referrers_at(place, subject, what, attempts).await?;
+                *known = Some(found.is_some());
+                return Ok(found);
+            }
+        }
+        self.referrers_at(place, subject, what, attempts).await
+    }
+
     /// What refers to `image` at one place: its API, else its tag schema.
     async fn all_referrers_at(
         &self,
@@ -298,7 +328,7 @@ impl Registry {
         attempts: u32,
     ) -> Result<Vec<Descriptor>> {
         let what = format!("what refers to `{image}`");
-        if let Some(found) = self.referrers_at(place, subject, &what, attempts).await? {
+        if let Some(found) = self.api_at(place, subject, &what, attempts).await? {
             return Ok(found);
         }
         let Ok(tag) = image.at_tag(&format!("sha256-{}", subject.hex())) else { return Ok(Vec::new()) };
