@@ -36,7 +36,6 @@ pub(super) struct Checkout {
     pub revision: Revision,
     pub tree: Tree,
     pub config: Option<config::ReleaseConfig>,
-    pub lock: Option<Lock>,
     /// Where the repository was fetched from, if it was.
     pub remote: Option<RemoteUrl>,
 }
@@ -77,7 +76,7 @@ async fn fetch(
 }
 
 impl Checkout {
-    /// Finds the revision and reads its `fleetpack.yaml` and `fleetpack.lock`, if it has them.
+    /// Finds the revision and reads its `fleetpack.yaml`, if it has one.
     pub async fn open(options: &RevisionOptions, progress: &Arc<dyn Progress>) -> Result<Self> {
         let given = options.repository.to_string_lossy();
         let (repository, remote) = if remote::looks_remote(&given) && !options.repository.exists() {
@@ -101,11 +100,18 @@ impl Checkout {
             }
             None => None,
         };
-        let lock = match tree.file(lock::FILE_NAME) {
-            Some(_) => Some(crate::source::lock::parse(&tree.read(lock::FILE_NAME, limits::CONFIG_FILE)?)?),
-            None => None,
-        };
-        Ok(Self { repository, revision, tree, config, lock, remote })
+        Ok(Self { repository, revision, tree, config, remote })
+    }
+
+    /// The revision's `fleetpack.lock`, if it has one.
+    pub fn lock(&self) -> Result<Option<Lock>> {
+        match self.tree.file(lock::FILE_NAME) {
+            Some(_) => {
+                let bytes = self.tree.read(lock::FILE_NAME, limits::CONFIG_FILE)?;
+                Ok(Some(crate::source::lock::parse(&bytes)?))
+            }
+            None => Ok(None),
+        }
     }
 
     /// Exports the tree into a private folder, which goes when this is done, and renders it.

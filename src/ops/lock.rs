@@ -92,20 +92,13 @@ pub async fn lock(options: Options, progress: Arc<dyn Progress>) -> Result<Repor
     let checkout = Checkout::open(&options.revision, &progress).await?;
     let config = checkout.config.as_ref();
     let target = match &options.output {
-        Output::WorkTree => Some(checkout.repository.work_tree().ok_or_else(|| Error::Usage {
-            what: format!(
-                "the repository `{}` has no work tree to write {FILE_NAME} in",
-                options.revision.repository.display()
-            ),
-            hint: "name the file with `--output FILE`; `-` prints it".into(),
-        })?)
-        .map(|root| root.join(FILE_NAME)),
+        Output::WorkTree => Some(work_tree(&checkout, &options.revision)?.join(FILE_NAME)),
         Output::File(path) => Some(path.clone()),
         Output::Text => None,
     };
     let before = match &target {
         Some(path) => read(path)?,
-        None => checkout.lock.clone().map(|lock| (lock.to_text(), lock)),
+        None => checkout.lock()?.map(|lock| (lock.to_text(), lock)),
     };
     let (old_text, before) = before.unwrap_or_default();
 
@@ -165,6 +158,19 @@ pub async fn lock(options: Options, progress: Arc<dyn Progress>) -> Result<Repor
         images: now.len(),
         changes: now.changes(&before),
         text,
+    })
+}
+
+/// The root of the work tree that a lock goes to.
+fn work_tree(checkout: &Checkout, options: &RevisionOptions) -> Result<PathBuf> {
+    let (name, root) = match &checkout.remote {
+        // What was fetched lies in a cache, where nobody would look for a lock.
+        Some(url) => (url.to_string(), None),
+        None => (options.repository.display().to_string(), checkout.repository.work_tree()),
+    };
+    root.ok_or_else(|| Error::Usage {
+        what: format!("the repository `{name}` has no work tree to write {FILE_NAME} in"),
+        hint: "name the file with `--output FILE`; `-` prints it".into(),
     })
 }
 

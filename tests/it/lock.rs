@@ -185,6 +185,12 @@ fn locks_that_a_hand_has_touched() {
         good.lines().filter(|line| !line.starts_with("  resolved")).collect::<Vec<_>>()
     );
 
+    // One that cannot be read in the revision either is written anew where it was deleted.
+    change("  resolved: ", "  resolvd: ");
+    fs::remove_file(shop.repository.path.join("fleetpack.lock")).unwrap();
+    let said = lock(&shop, &[]).ok();
+    assert!(said.stdout.contains("(6 added, 0 moved, 0 removed)"), "{}", said.stdout);
+
     // The file may be anything but a lock.
     fs::remove_file(shop.repository.path.join("fleetpack.lock")).unwrap();
     fs::create_dir(shop.repository.path.join("fleetpack.lock")).unwrap();
@@ -207,6 +213,15 @@ fn what_is_not_committed_yet_is_locked_through_a_stash() {
     shop.repository.git(&["clone", "--quiet", "--bare", ".", "../bare.git"]);
     run(shop.fleetpack().args(["lock", "bare.git"])).refused(2, &["has no work tree", "--output"]);
     run(shop.fleetpack().args(["lock", "bare.git", "-o", "other.lock"])).ok();
+    // What is fetched has none either.
+    let url = format!("file://{}", folder.path().join("bare.git").display());
+    let remote = |arguments: &[&str]| {
+        let cache = folder.path().join("cache");
+        run(shop.fleetpack().env("XDG_CACHE_HOME", cache).args(["lock", &url]).args(arguments))
+    };
+    remote(&[]).refused(2, &["bare.git` has no work tree", "--output"]);
+    let printed = remote(&["-o", "-"]).ok();
+    assert_eq!(printed.stdout, text(&shop), "the lock of the revision stays as it is");
     let other = fs::read_to_string(folder.path().join("other.lock")).unwrap();
     let without_times = |text: &str| {
         text.lines().filter(|line| !line.starts_with("  resolved")).map(str::to_owned).collect::<Vec<_>>()

@@ -134,16 +134,17 @@ async fn pages_are_followed_and_no_list_is_believed() {
 async fn what_cannot_be_asked_fails_and_does_not_count_as_nothing() {
     let web = manifest_of(b"web");
     for (status, words) in [(500, "500 Internal Server Error"), (403, "403 Forbidden")] {
-        let liar = shelf(&[web.clone()], &[], move |_, _| Reply::new(status, Body::Whole(Vec::new())));
+        let liar =
+            shelf(std::slice::from_ref(&web), &[], move |_, _| Reply::new(status, Body::Whole(Vec::new())));
         let (outcome, _) = take(&liar, Referrers::All).await;
         says(&outcome.unwrap_err().to_string(), &["what refers to `127.0.0.1:", words]);
     }
-    let liar = shelf(&[web.clone()], &[], |asked, _| {
+    let liar = shelf(std::slice::from_ref(&web), &[], |asked, _| {
         page(&[]).header("link", format!("<{}x>; rel=\"next\"", asked.path))
     });
     let (outcome, _) = take(&liar, Referrers::All).await;
     says(&outcome.unwrap_err().to_string(), &["more than 64 pages of referrers"]);
-    let liar = shelf(&[web.clone()], &[], |_, _| {
+    let liar = shelf(std::slice::from_ref(&web), &[], |_, _| {
         page(&[])
             .header("link", "</v2/shop/web/referrers/x?n=1>; rel=\"next\"")
             .header("content-type", "text/html")
@@ -153,7 +154,9 @@ async fn what_cannot_be_asked_fails_and_does_not_count_as_nothing() {
     assert_eq!(digests(&outcome.unwrap()), []);
     // A tag of the schema that is no list.
     let tag = format!("sha256-{}", Digest::of(&web).hex());
-    let liar = shelf(&[web.clone()], &[(tag.clone(), manifest_of(b"no list"))], |_, _| Reply::not_found());
+    let liar = shelf(std::slice::from_ref(&web), &[(tag.clone(), manifest_of(b"no list"))], |_, _| {
+        Reply::not_found()
+    });
     let (outcome, _) = take(&liar, Referrers::All).await;
     assert_eq!(digests(&outcome.unwrap()), []);
 }

@@ -22,7 +22,7 @@ use self::naming::{output_path, release_name, release_time, release_version};
 use self::reuse::Reuse;
 use super::checkout::{Checkout, RevisionOptions};
 use super::images::{self, ImageOptions};
-use super::{Error, Result, lock};
+use super::{Error, Result};
 use crate::archive::{Writer, rendered};
 use crate::model::{
     Digest, Event, GitContent, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, RenderedObject,
@@ -104,6 +104,7 @@ struct Assembled {
 async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Assembled> {
     let checkout = Checkout::open(&options.revision, progress).await?;
     let config = checkout.config.as_ref();
+    let lock = checkout.lock()?;
     let name = release_name(options, config, checkout.remote.as_ref(), progress.as_ref())?;
     let version = release_version(options, config, &checkout.revision)?;
     let created = release_time(options, &checkout.revision)?;
@@ -114,8 +115,8 @@ async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Ass
     progress.event(Event::Finish {
         summary: format!("{} objects, {} image references", objects.len(), wanted.images.len()),
     });
-    lock::check(
-        checkout.lock.as_ref(),
+    super::lock::check(
+        lock.as_ref(),
         &wanted,
         options.images.platforms(config),
         options.locked,
@@ -126,8 +127,7 @@ async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Ass
     // Packing Git's objects keeps one core busy while the registries answer.
     let mut plan = checkout.repository.bundle(&checkout.revision)?;
     let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
-    let resolved =
-        images::resolve_all(&options.images, config, checkout.lock.as_ref(), &wanted, progress).await?;
+    let resolved = images::resolve_all(&options.images, config, lock.as_ref(), &wanted, progress).await?;
     let (bundle, measured) = measuring
         .await
         .map_err(|error| Error::io("pack", &options.revision.repository, io::Error::other(error)))??;
