@@ -49,6 +49,9 @@ _fleetpack() {
             fleetpack,mirrors)
                 cmd="fleetpack__subcmd__mirrors"
                 ;;
+            fleetpack,render)
+                cmd="fleetpack__subcmd__render"
+                ;;
             fleetpack,rollback)
                 cmd="fleetpack__subcmd__rollback"
                 ;;
@@ -97,6 +100,9 @@ _fleetpack() {
             fleetpack__subcmd__help,mirrors)
                 cmd="fleetpack__subcmd__help__subcmd__mirrors"
                 ;;
+            fleetpack__subcmd__help,render)
+                cmd="fleetpack__subcmd__help__subcmd__render"
+                ;;
             fleetpack__subcmd__help,rollback)
                 cmd="fleetpack__subcmd__help__subcmd__rollback"
                 ;;
@@ -119,7 +125,7 @@ _fleetpack() {
 
     case "${cmd}" in
         fleetpack)
-            opts="-q -h -V --quiet --help --version build lock verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="-q -h -V --quiet --help --version build lock render verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -305,7 +311,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help)
-            opts="build lock verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="build lock render verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -459,6 +465,20 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help__subcmd__mirrors)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__help__subcmd__render)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -701,6 +721,32 @@ _fleetpack() {
                     ;;
                 --write)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__render)
+            opts="-r -q -h --revision --format --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --revision)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
                     return 0
                     ;;
                 *)

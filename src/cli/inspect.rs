@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::ui::{Failure, Format, Ui, bytes, table};
-use crate::model::ReleaseDocument;
+use crate::model::{ObjectEntry, ReleaseDocument};
 use crate::ops;
 
 /// Show what an archive says it holds.
@@ -79,6 +79,16 @@ const fn part_name(part: Part) -> &'static str {
     }
 }
 
+/// An object in a table: API version, kind and name, role, file.
+pub(super) fn object_row(object: &ObjectEntry) -> Vec<String> {
+    vec![
+        object.id.api_version.clone(),
+        object.id.to_string(),
+        object.role.to_string(),
+        object.origin.to_string(),
+    ]
+}
+
 fn text(part: Part, digest: &str, document: &ReleaseDocument) -> String {
     match part {
         Part::Summary => format!(
@@ -113,16 +123,7 @@ fn text(part: Part, digest: &str, document: &ReleaseDocument) -> String {
             }
             lines.join("\n")
         }
-        Part::Objects => table(
-            &document
-                .rendered
-                .objects
-                .iter()
-                .map(|object| {
-                    vec![object.id.api_version.clone(), object.id.to_string(), object.origin.to_string()]
-                })
-                .collect::<Vec<_>>(),
-        ),
+        Part::Objects => table(&document.rendered.objects.iter().map(object_row).collect::<Vec<_>>()),
         Part::Git => {
             let refs: Vec<Vec<String>> = document
                 .git

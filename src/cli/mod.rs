@@ -20,6 +20,7 @@ mod keygen;
 mod lock;
 mod man;
 mod mirrors;
+mod render;
 mod rollback;
 mod serve;
 mod sign;
@@ -52,6 +53,7 @@ pub struct Cli {
 enum Command {
     Build(build::Args),
     Lock(lock::Args),
+    Render(render::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Sign(sign::Args),
@@ -124,6 +126,7 @@ fn run(command: Command, ui: &std::sync::Arc<Ui>) -> Result<ExitCode, Failure> {
     match command {
         Command::Build(args) => args.run(ui),
         Command::Lock(args) => args.run(ui),
+        Command::Render(args) => args.run(ui),
         Command::Verify(args) => args.run(ui),
         Command::Inspect(args) => args.run(ui),
         Command::Sign(args) => args.run(ui),

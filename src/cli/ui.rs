@@ -205,7 +205,7 @@ pub fn bytes(count: u64) -> String {
     HumanBytes(count).to_string()
 }
 
-/// Rows in columns, two spaces between them, no trailing space.
+/// Rows in columns, two spaces between them, no trailing space. A column of empty cells is left out.
 #[must_use]
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -216,7 +216,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
         .collect();
     let line = |row: &Vec<String>| {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(&widths).filter(|(_, width)| **width > 0) {
             line.push_str(cell);
             line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count()) + 2));
         }
@@ -239,5 +239,6 @@ mod tests {
     fn columns_line_up() {
         let rows = vec![vec!["a".into(), "b".into()], vec!["long".into(), "c".into()]];
         assert_eq!(table(&rows), "a     b\nlong  c");
+        assert_eq!(table(&[vec!["a".into(), String::new(), "b".into()]]), "a  b");
     }
 }

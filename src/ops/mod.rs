@@ -15,6 +15,7 @@ mod install;
 pub mod keys;
 pub mod lock;
 pub mod mirrors;
+pub mod render;
 pub mod rollback;
 pub mod serve;
 pub mod sign;

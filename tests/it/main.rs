@@ -26,6 +26,7 @@ mod oci_tokens;
 mod refusals;
 mod remote;
 mod render;
+mod render_command;
 mod render_helm;
 mod serve_archive;
 mod serve_git;

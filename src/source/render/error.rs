@@ -116,6 +116,20 @@ pub enum RenderError {
         /// The source, as people say it.
         source_name: String,
     },
+    /// An object that no API server takes.
+    #[error("{origin}: {id} has {found} bytes{of}, and Kubernetes takes at most {limit}")]
+    TooLarge {
+        /// The object.
+        id: Box<ObjectId>,
+        /// Where it stands.
+        origin: Box<Origin>,
+        /// Its size.
+        found: u64,
+        /// What is that large, with a blank before it, where it is not the whole.
+        of: &'static str,
+        /// How large it may be.
+        limit: u64,
+    },
     /// More than a release may hold.
     #[error("more than {} objects", limits::OBJECTS)]
     TooMany,
@@ -159,6 +173,10 @@ impl RenderError {
                 format!("copy the chart into the repository and name it as a `helm` source in `{FILE_NAME}`")
             }
             Self::Helm(error) => return error.hint(),
+            Self::TooLarge { .. } => {
+                "put what is so large into an image or a volume, or in several objects".to_owned()
+            }
+            Self::TooMany => "split the release in several".to_owned(),
             Self::NoTool { .. } => "install kustomize or kubectl on the build machine".to_owned(),
             Self::Empty { .. } => {
                 format!("check `sources` in `{FILE_NAME}`, and that the revision is the right one")

@@ -8,6 +8,7 @@ mod files;
 mod helm;
 mod kustomize;
 mod namespace;
+mod size;
 mod tool;
 mod tree;
 
@@ -64,6 +65,7 @@ pub fn render(
     if objects.len() > limits::OBJECTS {
         return Err(RenderError::TooMany);
     }
+    objects.iter().try_for_each(size::check)?;
     namespace::settle(&mut objects);
     refuse_doubled(&objects)?;
     Ok(objects)
