@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::inputs::RevisionArgs;
+use super::settings;
 use super::ui::{Failure, Ui, table};
 use crate::ops;
 
@@ -36,7 +37,7 @@ enum Format {
 impl Args {
     /// Prints the objects.
     pub(super) fn run(self, ui: &Arc<Ui>) -> Result<ExitCode, Failure> {
-        let report = ops::render::render(&self.revision.options(), ui.as_ref())?;
+        let report = settings::interruptible(ops::render::render(self.revision.options(), ui.clone()))??;
         match self.format {
             Format::Json => ui.json(&report),
             Format::Yaml => ui.raw(report.yaml().as_bytes()),

@@ -1,5 +1,7 @@
 //! `render`: the objects of a revision, and the file that each comes from.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -35,11 +37,11 @@ pub struct Rendered {
 /// # Errors
 ///
 /// When the revision or its manifests cannot be had.
-pub fn render(options: &RevisionOptions, progress: &dyn Progress) -> Result<Report> {
-    let checkout = Checkout::open(options, progress)?;
+pub async fn render(options: RevisionOptions, progress: Arc<dyn Progress>) -> Result<Report> {
+    let checkout = Checkout::open(&options, &progress).await?;
     progress.event(Event::Start { title: format!("rendering {}", checkout.revision.short), bytes: None });
     let objects: Vec<_> = checkout
-        .render(options, progress)?
+        .render(&options, progress.as_ref())?
         .into_iter()
         .map(|object| Rendered { entry: ObjectEntry::from(&object), object: object.value })
         .collect();

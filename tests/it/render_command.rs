@@ -1,5 +1,6 @@
 //! `fleetpack render` as people and programs see it, and trees that are too much.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -69,7 +70,7 @@ fn anchors_that_explode_are_refused_with_their_line() {
     for level in 1..=9 {
         let before = level - 1;
         let list = vec![format!("*a{before}"); 10].join(", ");
-        text.push_str(&format!("  a{level}: &a{level} [{list}]\n"));
+        writeln!(text, "  a{level}: &a{level} [{list}]").unwrap();
     }
     let tree = Tree::new(&[("deploy/bomb.yaml", &text)]);
     tree.refused(&["deploy/bomb.yaml:", "alias"]);
@@ -79,7 +80,7 @@ fn anchors_that_explode_are_refused_with_their_line() {
 fn a_hundred_thousand_documents_are_read_and_one_more_is_not() {
     let mut text = String::new();
     for number in 0..100_000 {
-        text.push_str(&format!("{HEAD}n{number}}}\n---\n"));
+        writeln!(text, "{HEAD}n{number}}}\n---").unwrap();
     }
     let tree = Tree::new(&[("a.yaml", &text)]);
     let objects = tree.objects();
