@@ -286,6 +286,10 @@ impl OciError {
                 "build and push the image anew, or convert it: `skopeo copy --format v2s2 docker://… docker://…`"
                     .to_owned(),
             ),
+            Self::TooLarge { .. } => Some(
+                "whatever is well stays far below that bound, and registries refuse larger manifests too: look at what is served under that name"
+                    .to_owned(),
+            ),
             Self::Platform { .. } => {
                 Some("ask for a platform that the image has, or push the missing one".to_owned())
             }

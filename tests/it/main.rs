@@ -23,6 +23,7 @@ mod oci_layout;
 mod oci_lies;
 mod oci_referrers;
 mod oci_tokens;
+mod odd_images;
 mod refusals;
 mod remote;
 mod render;

@@ -168,6 +168,42 @@ async fn when_to_come_back_is_believed_within_bounds() {
     assert_eq!((asked, lines.len()), (2, 1), "{lines:?}");
 }
 
+#[tokio::test]
+async fn downloads_wait_as_they_are_told_and_share_one_token() {
+    let bytes = layer();
+    let content = bytes.clone();
+    let tokens = Liar::start(|_, _| Reply::ok(GOOD));
+    let busy = std::sync::atomic::AtomicBool::new(true);
+    let liar = guarded(&tokens, move |asked, token| {
+        if token != "good" {
+            return None;
+        }
+        if asked.path.contains("/manifests/") {
+            return Some(Reply::ok(manifest_of(b"x")));
+        }
+        let busy = busy.swap(false, std::sync::atomic::Ordering::Relaxed);
+        Some(if busy {
+            Reply::new(429, Body::Whole(Vec::new())).header("retry-after", "1")
+        } else {
+            Reply::ok(content.clone())
+        })
+    });
+    let notes = Arc::new(Notes::default());
+    let client = registry(|options| options.progress = Arc::clone(&notes) as Arc<dyn Progress>);
+    let name = image(&liar);
+    let many = (0..8).map(|_| client.manifest(&name));
+    for outcome in futures_util::future::join_all(many).await {
+        outcome.unwrap();
+    }
+    let (got, outcome) = download(&client, &name, &entry(&bytes)).await;
+    outcome.unwrap();
+    assert!(got == bytes, "the bytes differ");
+    let lines = notes.lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    says(&lines[0], &["429 Too Many Requests", "in 1.0 s"]);
+    assert_eq!(tokens.asked().len(), 1);
+}
+
 /// Through the binary: a helper that never answers is stopped, told, and what needs no login goes on.
 #[test]
 fn a_credential_helper_that_fails_is_told_and_what_is_public_is_still_had() {
