@@ -57,7 +57,7 @@ pub const GIT_PATH: usize = 4_096;
 /// The target of a symbolic link in a revision.
 pub const GIT_SYMLINK: u64 = 4_096;
 /// A Git bundle up to this size stays in memory between measuring and writing.
-pub const GIT_BUNDLE_IN_MEMORY: u64 = 32 << 20;
+pub const GIT_BUNDLE_IN_MEMORY: u64 = 64 << 20;
 /// The record file of a Git generation.
 pub const GIT_RECORD: u64 = 4 << 20;
 /// One answer of an API server, a page of a list included.

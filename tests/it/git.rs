@@ -134,10 +134,43 @@ fn the_bundle_does_not_depend_on_how_the_clone_is_packed() {
     assert_eq!(bundle_bytes(&clone, "v1.10"), first, "loose, in a bare clone");
 
     let git = folder.path().join("git.pack");
-    let sizes = made.git(&["bundle", "create", "--quiet", git.to_str().unwrap(), "v1.10"]);
-    let _ = sizes;
+    made.git(&["bundle", "create", "--quiet", git.to_str().unwrap(), "v1.10"]);
     let theirs = std::fs::metadata(&git).unwrap().len();
-    assert!((first.len() as u64) < theirs * 2, "{} bytes, git makes {theirs}", first.len());
+    assert!((first.len() as u64) * 2 < theirs * 3, "{} bytes, git makes {theirs}", first.len());
+}
+
+#[test]
+fn a_bundle_too_large_to_keep_is_made_again_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Made::init(&folder.path().join("repo"));
+    let mut seed = 1_u64;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let mut next = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 24).to_le_bytes()
+        };
+        (0..length / 4).flat_map(|_| <[u8; 4]>::try_from(&next()[..4]).unwrap()).collect()
+    };
+    let large = usize::try_from(fleetpack::fsio::limits::GIT_BUNDLE_IN_MEMORY).unwrap() + (4 << 20);
+    for part in 0..8 {
+        made.write(&format!("large/{part}"), noise(large / 8));
+    }
+    let mut text = noise(60_000);
+    made.write("small", &text);
+    made.commit("noise");
+    for n in 0..40 {
+        text[n * 1_000] ^= 1;
+        made.write("small", &text);
+        made.commit("more");
+    }
+    // `bundle_bytes` measures, writes, and compares.
+    let bytes = bundle_bytes(&made.path, "main");
+    assert!(bytes.len() > large && bytes.len() < large + (1 << 20), "{}", bytes.len());
+    let file = folder.path().join("large.bundle");
+    std::fs::write(&file, &bytes).unwrap();
+    let clone = folder.path().join("clone");
+    run(program("git", folder.path()).args(["clone", "--quiet", "--bare"]).args([&file, &clone])).ok();
+    made.git(&["-C", clone.to_str().unwrap(), "fsck", "--strict", "--full"]);
 }
 
 #[test]

@@ -12,9 +12,14 @@ const MAX_COPY: usize = 0x1_0000;
 /// Longest insertion that one instruction holds.
 const MAX_INSERT: usize = 127;
 
+/// What deltas are made of. Its blocks are indexed when the first delta is asked for.
+pub struct Base {
+    data: Vec<u8>,
+    index: Option<Index>,
+}
+
 /// The blocks of a base, findable by content.
-pub struct Index<'a> {
-    base: &'a [u8],
+struct Index {
     shift: u32,
     heads: Vec<u32>,
     next: Vec<u32>,
@@ -31,10 +36,8 @@ fn hash(block: &[u8], shift: u32) -> usize {
     usize::try_from((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> shift).unwrap_or(0)
 }
 
-impl<'a> Index<'a> {
-    /// Indexes `base`, which must be shorter than 4 GiB.
-    #[must_use]
-    pub fn new(base: &'a [u8]) -> Self {
+impl Index {
+    fn new(base: &[u8]) -> Self {
         let blocks = base.len() / BLOCK;
         let bits = (usize::BITS - blocks.leading_zeros()).clamp(4, 24);
         let shift = 64 - bits;
@@ -47,11 +50,11 @@ impl<'a> Index<'a> {
             next[number as usize] = *slot;
             *slot = number;
         }
-        Self { base, shift, heads, next }
+        Self { shift, heads, next }
     }
 
     /// The longest match for `target` from `at` on: where in the base, and how long.
-    fn find(&self, target: &[u8], at: usize) -> Option<(usize, usize)> {
+    fn find(&self, base: &[u8], target: &[u8], at: usize) -> Option<(usize, usize)> {
         let wanted = target.get(at..)?;
         if wanted.len() < BLOCK {
             return None;
@@ -61,7 +64,7 @@ impl<'a> Index<'a> {
         for _ in 0..TRIES {
             let Some(block) = number.checked_sub(1) else { break };
             let from = block as usize * BLOCK;
-            let length = self.base[from..].iter().zip(wanted).take_while(|(a, b)| a == b).count();
+            let length = base[from..].iter().zip(wanted).take_while(|(a, b)| a == b).count();
             if length >= BLOCK && best.is_none_or(|(_, longest)| length > longest) {
                 best = Some((from, length));
             }
@@ -69,12 +72,28 @@ impl<'a> Index<'a> {
         }
         best
     }
+}
+
+impl Base {
+    /// A base of `data`, which must be shorter than 4 GiB.
+    #[must_use]
+    pub const fn new(data: Vec<u8>) -> Self {
+        Self { data, index: None }
+    }
+
+    /// Length of the base.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.data.len()
+    }
 
     /// The delta that makes `target` of the base; none when it would be longer than `limit`.
     #[must_use]
-    pub fn delta(&self, target: &[u8], limit: usize) -> Option<Vec<u8>> {
+    pub fn delta(&mut self, target: &[u8], limit: usize) -> Option<Vec<u8>> {
+        let base = self.data.as_slice();
+        let index = self.index.get_or_insert_with(|| Index::new(base));
         let mut out = Vec::with_capacity(limit.min(target.len()));
-        size(&mut out, self.base.len());
+        size(&mut out, base.len());
         size(&mut out, target.len());
         let mut at = 0;
         let mut pending = 0;
@@ -82,13 +101,13 @@ impl<'a> Index<'a> {
             if out.len() + (at - pending) > limit {
                 return None;
             }
-            let Some((mut from, mut length)) = self.find(target, at) else {
+            let Some((mut from, mut length)) = index.find(base, target, at) else {
                 at += 1;
                 continue;
             };
             // The match may have begun before the block that gave it away.
             let mut start = at;
-            while start > pending && from > 0 && target[start - 1] == self.base[from - 1] {
+            while start > pending && from > 0 && target[start - 1] == base[from - 1] {
                 start -= 1;
                 from -= 1;
                 length += 1;
@@ -221,7 +240,7 @@ mod tests {
             (&base[..20].to_vec(), &base),
             (&base[..15].to_vec(), &base[..15].to_vec()),
         ] {
-            let delta = Index::new(base).delta(target, usize::MAX).unwrap();
+            let delta = Base::new(base.clone()).delta(target, usize::MAX).unwrap();
             assert_eq!(&apply(base, &delta), target);
         }
     }
@@ -231,7 +250,7 @@ mod tests {
         let base = noise(200_000, 1);
         let mut edited = base.clone();
         edited[100_000] ^= 1;
-        assert!(Index::new(&base).delta(&edited, 1_000).unwrap().len() < 100);
-        assert_eq!(Index::new(&base).delta(&noise(200_000, 3), 100_000), None);
+        assert!(Base::new(base.clone()).delta(&edited, 1_000).unwrap().len() < 100);
+        assert_eq!(Base::new(base.clone()).delta(&noise(200_000, 3), 100_000), None);
     }
 }

@@ -9,6 +9,7 @@
 pub mod bundle;
 mod delta;
 pub mod error;
+mod pack;
 pub mod remote;
 pub mod revision;
 pub mod tree;
