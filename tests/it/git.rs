@@ -144,18 +144,18 @@ fn a_bundle_too_large_to_keep_is_made_again_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let made = Made::init(&folder.path().join("repo"));
     let mut seed = 1_u64;
-    let mut noise = |length: usize| -> Vec<u8> {
-        let mut next = || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 24).to_le_bytes()
-        };
-        (0..length / 4).flat_map(|_| <[u8; 4]>::try_from(&next()[..4]).unwrap()).collect()
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u8::try_from(seed >> 56).unwrap()
     };
-    let large = usize::try_from(fleetpack::fsio::limits::GIT_BUNDLE_IN_MEMORY).unwrap() + (4 << 20);
-    for part in 0..8 {
-        made.write(&format!("large/{part}"), noise(large / 8));
+    // No zlib looks back so far that it would see the noise come again.
+    let noise: Vec<u8> = (0..1 << 20).map(|_| next()).collect();
+    let large = usize::try_from(fleetpack::fsio::limits::GIT_BUNDLE_IN_MEMORY).unwrap() + (8 << 20);
+    for part in 0..8_u8 {
+        let content = [&[part][..], &noise.repeat(large >> 23)].concat();
+        made.write(&format!("large/{part}"), content);
     }
-    let mut text = noise(60_000);
+    let mut text = noise[..60_000].to_vec();
     made.write("small", &text);
     made.commit("noise");
     for n in 0..40 {

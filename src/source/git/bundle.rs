@@ -104,13 +104,11 @@ impl BundlePlan {
     ///
     /// When an object cannot be read, or `out` does not take the bytes.
     pub fn write_to(&self, out: &mut impl Write) -> Result<(), GitError> {
-        match &self.kept {
-            Some(bytes) => out.write_all(bytes).map_err(GitError::Write),
-            None => {
-                let known = (self.bases.len() == self.objects.len()).then_some(self.bases.as_slice());
-                self.generate(out, known, |_| ())
-            }
+        if let Some(bytes) = &self.kept {
+            return out.write_all(bytes).map_err(GitError::Write);
         }
+        let known = (self.bases.len() == self.objects.len()).then_some(self.bases.as_slice());
+        self.generate(out, known, |_| ())
     }
 
     fn generate(
