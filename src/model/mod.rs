@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod class;
 pub mod config;
 pub mod digest;
+pub mod field;
 pub mod lock;
 pub mod media_type;
 pub mod name;
@@ -22,6 +23,7 @@ pub mod yaml;
 pub use bundle::BundleHeader;
 pub use class::{ErrorClass, chain};
 pub use digest::Digest;
+pub use field::FieldPath;
 pub use lock::Lock;
 pub use name::{
     GitOid, HelmReleaseName, KubeApi, KubeVersion, Namespace, RefName, ReleaseName, ReleaseVersion,

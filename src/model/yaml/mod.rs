@@ -9,12 +9,14 @@
 //! Pure: bytes in, values out. Depth, nodes and what aliases may grow to are bounded.
 
 mod json;
+mod lines;
 mod read;
 mod scalar;
 mod write;
 
 use serde_json::Value;
 
+pub use lines::{ScalarLine, scalar_lines};
 pub use read::{documents, one_document};
 pub use write::to_string;
 

@@ -2,27 +2,19 @@
 //!
 //! Complete or refused: an image field that names no image is an error that says which one.
 
-use std::fmt::{self, Write as _};
+mod guess;
+mod kinds;
+mod places;
+mod search;
+mod split;
+mod text;
+
+use std::fmt;
 
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::model::{ImageRef, ObjectId, Origin, RenderedObject, Usage};
-
-const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
-
-/// The built-in kinds that hold a pod spec, by group and kind, and where they hold it.
-const POD_SPECS: &[(&[&str], &str, &[&str])] = &[
-    (&[""], "Pod", &["spec"]),
-    (&[""], "PodTemplate", &["template", "spec"]),
-    (&[""], "ReplicationController", &["spec", "template", "spec"]),
-    (&["apps", "extensions"], "ReplicaSet", &["spec", "template", "spec"]),
-    (&["apps", "extensions"], "Deployment", &["spec", "template", "spec"]),
-    (&["apps", "extensions"], "DaemonSet", &["spec", "template", "spec"]),
-    (&["apps"], "StatefulSet", &["spec", "template", "spec"]),
-    (&["batch"], "Job", &["spec", "template", "spec"]),
-    (&["batch"], "CronJob", &["spec", "jobTemplate", "spec", "template", "spec"]),
-];
+pub use self::places::locate;
+use crate::model::{ImageRef, RenderedObject, Usage};
 
 /// How sure it is that a reference is one, and runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +31,48 @@ pub enum Certainty {
 pub enum Rule {
     /// A container or an image volume of a pod spec.
     PodSpec,
+    /// A field that a known kind runs.
+    Schema,
+    /// What looks like a pod spec, in an unknown kind.
+    PodShape,
+    /// A value that fills in the image of a template.
+    Parameter,
+    /// The version of a known kind, for which its operator takes a default image.
+    Default,
+    /// The default that a definition gives a field named like an image.
+    Definition,
+    /// A field named like an image.
+    Field,
+    /// Registry, repository and tag in fields of their own.
+    Split,
+    /// A container's argument.
+    Argument,
+    /// A container's variable named like an image.
+    Variable,
+    /// An annotation named like an image.
+    Annotation,
+    /// A key of a config map or secret named like an image.
+    Data,
+    /// A whole reference in a text, or a line of it that is named like an image.
+    Text,
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::PodSpec => "a pod",
+            Self::PodSpec => "a pod's",
+            Self::Schema => "a field that its kind runs",
+            Self::PodShape => "containers with names and images",
+            Self::Parameter => "a parameter for an image",
+            Self::Default => "the operator's default for the version",
+            Self::Definition => "a field's default",
+            Self::Field => "a field named like an image",
+            Self::Split => "repository and tag in fields of their own",
+            Self::Argument => "an argument",
+            Self::Variable => "a variable named like an image",
+            Self::Annotation => "an annotation named like an image",
+            Self::Data => "a key named like an image",
+            Self::Text => "a reference in a text",
         })
     }
 }
@@ -89,117 +117,26 @@ pub struct Discovery {
 /// Finds the images of `objects`.
 ///
 /// The built-in kinds that hold a pod spec must name an image for every container of every list
-/// and for every image volume. In objects of other kinds, whatever looks like a pod spec (a
-/// mapping with a list `containers` whose entries have an `image`) is taken too.
+/// and for every image volume; kinds of others are known by their schema (`kinds.rs`). What looks
+/// like a pod spec in objects of unknown kinds is taken for one. Everything else is searched for
+/// what looks like an image: fields, arguments and variables by their names, whole references by
+/// their form, in documents within texts as well.
 #[must_use]
 pub fn discover(objects: &[RenderedObject]) -> Discovery {
     let mut discovery = Discovery::default();
+    let mut texts = text::Budget::default();
     for object in objects {
-        let mut search = Search { object: &object.id, origin: &object.origin, out: &mut discovery };
-        let built_in = POD_SPECS
-            .iter()
-            .find(|(groups, kind, _)| *kind == object.id.kind && groups.contains(&object.id.group()));
-        match built_in {
-            Some((_, _, path)) => {
-                let spec = path.iter().fold(&object.value, |value, part| &value[part]);
-                search.pod_spec(spec, &path.join("."), true);
-            }
-            // It describes objects and runs nothing.
-            None if object.id.kind == "CustomResourceDefinition" => {}
-            None => search.anywhere(&object.value, &mut String::new()),
-        }
+        search::search(object, &mut texts, &mut discovery);
     }
     discovery
 }
 
-struct Search<'a> {
-    object: &'a ObjectId,
-    origin: &'a Origin,
-    out: &'a mut Discovery,
-}
-
-impl Search<'_> {
-    /// Takes the images of a pod spec at `path`. `sure`: it is one, so each container must name
-    /// an image; else only a string counts.
-    fn pod_spec(&mut self, spec: &Value, path: &str, sure: bool) {
-        for list in CONTAINER_LISTS {
-            for (at, container) in spec[list].as_array().into_iter().flatten().enumerate() {
-                let field = format!("{path}.{list}[{at}].image");
-                self.field(container.get("image"), field, sure);
-            }
-        }
-        for (at, volume) in spec["volumes"].as_array().into_iter().flatten().enumerate() {
-            if let Some(image) = volume.get("image").filter(|image| image.is_object()) {
-                self.field(image.get("reference"), format!("{path}.volumes[{at}].image.reference"), sure);
-            }
-        }
-    }
-
-    fn field(&mut self, value: Option<&Value>, field: String, sure: bool) {
-        let usage = Usage { origin: self.origin.clone(), object: self.object.clone(), field, line: None };
-        let (text, why) = match value {
-            Some(Value::String(text)) if !text.is_empty() => match text.parse::<ImageRef>() {
-                Ok(image) => {
-                    let (certainty, rule) = (Certainty::Required, Rule::PodSpec);
-                    self.out.found.push(FoundImage { text: text.clone(), image, usage, certainty, rule });
-                    return;
-                }
-                Err(_) if text.contains("${") || text.contains("{{") || text.contains("$(") => {
-                    (text.clone(), format!("`{text:.300}` is a template that nothing filled in"))
-                }
-                Err(error) => (text.clone(), error.to_string()),
-            },
-            _ if !sure => return,
-            None | Some(Value::Null) => (String::new(), "there is no image".to_owned()),
-            Some(Value::String(_)) => (String::new(), "the image is empty".to_owned()),
-            Some(other) => {
-                let text = other.to_string();
-                let why = format!("`{text:.300}` is not a string");
-                (text, why)
-            }
-        };
-        self.out.unresolvable.push(UnresolvableImage { text, why, usage, rule: Rule::PodSpec });
-    }
-
-    /// Looks for what looks like a pod spec. Depth is bounded by the reader of the value.
-    fn anywhere(&mut self, value: &Value, path: &mut String) {
-        let length = path.len();
-        match value {
-            Value::Object(entries) => {
-                let containers = entries.get("containers").and_then(Value::as_array);
-                let is_spec =
-                    containers.is_some_and(|list| list.iter().any(|item| item["image"].is_string()));
-                if is_spec {
-                    self.pod_spec(value, path.trim_start_matches('.'), false);
-                }
-                for (key, value) in entries {
-                    if is_spec && (CONTAINER_LISTS.contains(&key.as_str()) || key == "volumes") {
-                        continue;
-                    }
-                    path.push('.');
-                    path.push_str(key);
-                    self.anywhere(value, path);
-                    path.truncate(length);
-                }
-            }
-            Value::Array(items) => {
-                for (at, item) in items.iter().enumerate() {
-                    // Writing into a string cannot fail.
-                    let _ = write!(path, "[{at}]");
-                    self.anywhere(item, path);
-                    path.truncate(length);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::{ObjectId, Origin};
 
     fn object(api_version: &str, kind: &str, rest: &Value) -> RenderedObject {
         let mut value = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}});
