@@ -296,8 +296,10 @@ impl<'de> Deserialize<'de> for Reason {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?.trim().to_owned();
         match text.len() {
-            0 => Err(D::Error::custom("`reason` is empty, wanted a sentence that says why")),
-            1..=1000 => Ok(Self(text)),
+            _ if !text.contains(char::is_alphanumeric) => {
+                Err(D::Error::custom(format!("`reason` is `{text:.100}`, wanted a sentence that says why")))
+            }
+            ..=1000 => Ok(Self(text)),
             _ => Err(D::Error::custom("`reason` is longer than 1000 bytes")),
         }
     }

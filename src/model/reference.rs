@@ -163,6 +163,19 @@ impl FromStr for ImageRef {
         if text.len() > 1024 {
             return Err(error("longer than 1024 bytes"));
         }
+        // What people mistype most is named for itself.
+        if text.contains("://") {
+            return Err(error("it begins with a scheme, wanted the registry's host first"));
+        }
+        if text.contains(char::is_whitespace) {
+            return Err(error("it holds white space"));
+        }
+        if let Some(c) = text.chars().find(|c| !c.is_ascii()) {
+            return Err(error(&format!("`{}` is not ASCII", c.escape_debug())));
+        }
+        if text.starts_with('/') {
+            return Err(error("nothing stands before the first `/`, wanted a registry or a repository"));
+        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
                 (rest, Some(digest.parse::<Digest>().map_err(|e| error(&e.to_string()))?))
@@ -199,6 +212,9 @@ impl FromStr for ImageRef {
         };
         if !is_registry(registry) {
             return Err(error("the registry wants a host name or address with an optional port"));
+        }
+        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(error("the repository holds upper case, wanted lower-case letters"));
         }
         if !is_repository(&repository) || repository == "library/" {
             return Err(error(

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use serde::Serialize;
 
+use super::checkout::Checkout;
 use super::image_problems::{ImageProblems, UnresolvedImage};
 use super::{Error, RegistrySettings, Result};
+use crate::fsio::limits;
 use crate::model::config::IgnoredImage;
 use crate::model::{Event, ImageEntry, ImageRef, Lock, Platform, Progress, RenderedObject, Usage, config};
 use crate::oci::{self, ResolvedImage, Sources};
@@ -125,18 +127,20 @@ pub(super) struct Wanted {
 /// Every image to carry, and who uses it: those of the objects, and those that were asked for.
 /// Entries of the configuration that nothing meets are warned of.
 pub(super) fn wanted(
+    checkout: &Checkout,
     objects: &[RenderedObject],
-    config: Option<&config::ReleaseConfig>,
     options: &ImageOptions,
     progress: &dyn Progress,
 ) -> Wanted {
+    let config = checkout.config.as_ref();
     let mut wanted = Wanted::default();
     let included = config.into_iter().flat_map(|config| &config.images.include).chain(&options.images);
     for image in included {
         wanted.images.insert(image.clone(), WantedImage { need: Need::Included, places: Vec::new() });
     }
     let mut ignore = Ignore::new(config.map_or(&[][..], |config| &config.images.ignore));
-    let discovery = images::discover(objects);
+    let mut discovery = images::discover(objects);
+    images::locate(&mut discovery, &mut |file| checkout.tree.read(file, limits::YAML_FILE).ok());
     for found in discovery.found {
         let required = found.certainty == Certainty::Required;
         let place = Place { usage: found.usage, required, rule: found.rule };

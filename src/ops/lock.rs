@@ -104,7 +104,7 @@ pub async fn lock(options: Options, progress: Arc<dyn Progress>) -> Result<Repor
 
     progress.event(Event::Start { title: "rendering".into(), bytes: None });
     let objects = checkout.render(&options.revision, progress.as_ref())?;
-    let mut wanted = images::wanted(&objects, config, &options.images, progress.as_ref());
+    let mut wanted = images::wanted(&checkout, &objects, &options.images, progress.as_ref());
     progress.event(Event::Finish {
         summary: format!("{} objects, {} image references", objects.len(), wanted.images.len()),
     });

@@ -149,6 +149,9 @@ mod tests {
             ("version: 1\nversion: 2\n", &["fleetpack.yaml:5", "version"]),
             ("platforms: [linux]\n", &["fleetpack.yaml:4", "`linux` is not a platform"]),
             ("images: [\n", &["fleetpack.yaml:"]),
+            ("images: {ignore: [{image: a}]}\n", &["fleetpack.yaml:4", "`reason`"]),
+            ("images: {ignore: [{image: a, reason: \" … \"}]}\n", &["fleetpack.yaml:4", "`reason` is `…`, wanted a sentence"]),
+            ("images: {ignore: [{image: \"*\", reason: all}]}\n", &["fleetpack.yaml:4", "`image` is `*`"]),
         ] {
             let message = refused(rest);
             for part in parts {

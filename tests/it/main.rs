@@ -11,6 +11,7 @@ mod apply_refusals;
 mod archive;
 mod canonical;
 mod demo;
+mod discovery;
 mod documents;
 mod generated;
 mod git;

@@ -19,8 +19,9 @@ pub struct ScalarLine {
     pub field: String,
     /// Line of the scalar, counted from 1.
     pub line: u64,
-    /// The scalar.
-    pub text: String,
+    /// The scalar; none where it stands in a text whose lines are not those of the file, and the
+    /// line is that of the text.
+    pub text: Option<String>,
 }
 
 /// Finds the scalars at `wanted`: each the line on which a document's content begins, and the path
@@ -39,15 +40,15 @@ pub fn scalar_lines(text: &str, wanted: &BTreeSet<(u64, &str)>) -> Vec<ScalarLin
         for (_, whole) in
             wanted.range(begin..).take_while(|(at, whole)| *at == document && whole.starts_with(field))
         {
-            let line = match &whole[field.len()..] {
-                "" => Some(scalar.line),
+            let place = match &whole[field.len()..] {
+                "" => Some((scalar.line, Some(scalar.text.to_owned()))),
                 rest => rest.strip_prefix(INNER).map(|inner| scalar.inner(inner, INNER_DEPTH)),
             };
-            found.extend(line.map(|line| ScalarLine {
+            found.extend(place.map(|(line, text)| ScalarLine {
                 document,
                 field: (*whole).to_owned(),
                 line,
-                text: scalar.text.to_owned(),
+                text,
             }));
         }
     });
@@ -61,17 +62,17 @@ struct Scalar<'a> {
 }
 
 impl Scalar<'_> {
-    /// The line of what `field` names in this text; the text's own where its lines are not those
-    /// of the file.
-    fn inner(&self, field: &str, depth: usize) -> u64 {
+    /// The line of what `field` names in this text, and what stands there; the text's own line
+    /// where its lines are not those of the file.
+    fn inner(&self, field: &str, depth: usize) -> (u64, Option<String>) {
         if !self.literal || depth == 0 {
-            return self.line;
+            return (self.line, None);
         }
         // A block's span begins on the first line of its content that is not empty.
         let empty = self.text.bytes().take_while(|b| *b == b'\n').count() as u64;
         let before = self.line.saturating_sub(empty + 1);
         if let Some(number) = field.strip_prefix("line ") {
-            return number.parse().map_or(self.line, |number: u64| before.saturating_add(number));
+            return (number.parse().map_or(self.line, |number: u64| before.saturating_add(number)), None);
         }
         let (number, field) = match field.strip_prefix("document ").and_then(|rest| rest.split_once(INNER)) {
             Some((number, field)) => (number.parse().unwrap_or(1), field),
@@ -81,13 +82,16 @@ impl Scalar<'_> {
             Some((first, rest)) => (first, Some(rest)),
             None => (field, None),
         };
-        let mut line = None;
+        let mut found = None;
         scan(self.text, &mut |document, _, field, scalar| {
-            if line.is_none() && document == number && field == first {
-                line = Some(rest.map_or(scalar.line, |rest| scalar.inner(rest, depth - 1)));
+            if found.is_none() && document == number && field == first {
+                found = Some(match rest {
+                    Some(rest) => scalar.inner(rest, depth - 1),
+                    None => (scalar.line, Some(scalar.text.to_owned())),
+                });
             }
         });
-        line.map_or(self.line, |line| before.saturating_add(line))
+        found.map_or((self.line, None), |(line, text)| (before.saturating_add(line), text))
     }
 }
 
@@ -204,12 +208,12 @@ mod tests {
                 ("list -> document 2 -> k", 17),
             ]
         );
-        assert_eq!(found[1].text, "y");
+        assert_eq!(found[1].text.as_deref(), Some("y"));
         let blank = "a: |\n\n\n  b: c\n";
         let found = scalar_lines(blank, &[(1, "a -> b"), (1, "a")].into_iter().collect());
         assert_eq!(found.iter().map(|found| found.line).collect::<Vec<_>>(), [4, 4]);
         let json = "\n{\"a\": {\"b\": [\n1, \"x\"]}}\n";
         let found = scalar_lines(json, &[(2, "a.b[1]")].into_iter().collect());
-        assert_eq!((found[0].line, found[0].text.as_str()), (3, "x"));
+        assert_eq!((found[0].line, found[0].text.as_deref()), (3, Some("x")));
     }
 }

@@ -7,6 +7,7 @@ mod kinds;
 mod places;
 mod search;
 mod split;
+mod template;
 mod text;
 
 use std::fmt;
@@ -60,11 +61,11 @@ pub enum Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::PodSpec => "a pod's",
-            Self::Schema => "a field that its kind runs",
+            Self::PodSpec => "a pod runs it",
+            Self::Schema => "its kind runs it",
             Self::PodShape => "containers with names and images",
             Self::Parameter => "a parameter for an image",
-            Self::Default => "the operator's default for the version",
+            Self::Default => "the operator's default for this version",
             Self::Definition => "a field's default",
             Self::Field => "a field named like an image",
             Self::Split => "repository and tag in fields of their own",
@@ -205,43 +206,27 @@ mod tests {
     }
 
     #[test]
-    fn embedded_templates_of_unknown_kinds() {
-        let rest = json!({"spec": {"steps": [{"containers": [{"image": "a:1"}, {"name": "no image"}]}],
-                                   "image": {"repository": "x"}, "containers": "none"}});
-        assert_eq!(
-            fields(&[
-                object("argoproj.io/v1alpha1", "Rollout", &rest),
-                object("v1", "ConfigMap", &json!({}))
-            ]),
-            [("spec.steps[0].containers[0].image".to_owned(), "docker.io/library/a:1".to_owned())]
-        );
-        let crd = json!({"spec": {"containers": [{"image": "a:1"}]}});
-        assert_eq!(fields(&[object("apiextensions.k8s.io/v1", "CustomResourceDefinition", &crd)]), []);
-    }
-
-    #[test]
-    fn what_names_no_image_is_named() {
-        let containers = json!([
-            {"image": ""}, {"image": "web:${TAG}"}, {"image": "{{ .Values.image }}"}, {"image": 3}, {},
-            {"image": "UPPER"}, {"image": " web"},
-        ]);
-        let pod =
-            object("v1", "Pod", &json!({"spec": {"containers": containers, "volumes": [{"image": {}}]}}));
-        let fields = discover(&[pod]).unresolvable;
-        assert_eq!(fields.len(), 8);
-        let line = |field: UnresolvableImage| format!("`{}`: {}\n", field.usage.field, field.why);
-        let message: String = fields.into_iter().map(line).collect();
-        for part in [
-            "`spec.containers[0].image`: the image is empty",
-            "`spec.containers[1].image`: `web:${TAG}` is a template that nothing filled in",
-            "`spec.containers[2].image`: `{{ .Values.image }}` is a template",
-            "`spec.containers[3].image`: `3` is not a string",
-            "`spec.containers[4].image`: there is no image",
-            "`spec.containers[5].image`: `UPPER` is not an image reference",
-            "`spec.containers[6].image`: ` web` is not an image reference",
-            "`spec.volumes[0].image.reference`: there is no image",
-        ] {
-            assert!(message.contains(part), "{message}\nlacks {part}");
+    fn texts_of_any_size_and_depth_end() {
+        // Documents in documents: what lies too deep is looked at line by line.
+        let mut text = "image: registry.example.com/deep:1\n".to_owned();
+        for _ in 0..6 {
+            let indented: String = text.lines().map(|line| format!("  {line}\n")).collect();
+            text = format!("inner: |\n{indented}");
         }
+        let long = format!("a: [\n{}", "image: registry.example.com/long:1\n".repeat(300_000));
+        let map = object("v1", "ConfigMap", &json!({"data": {"deep": text, "long": long}}));
+        let found = discover(&[map]).found;
+        assert_eq!(found.len(), 300_001);
+        let field = "data.deep -> inner -> inner -> inner -> line 4";
+        assert!(found.iter().any(|found| found.usage.field == field), "{:?}", found[0].usage);
+        let bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned()
+            + &(0..9)
+                .map(|n| {
+                    let (own, before) = (char::from(b'b' + n), char::from(b'a' + n));
+                    format!("{own}: &{own} [{}]\n", vec![format!("*{before}"); 10].join(", "))
+                })
+                .collect::<String>();
+        let map = object("v1", "ConfigMap", &json!({"data": {"bomb": bomb}}));
+        assert!(discover(&[map]).found.is_empty());
     }
 }

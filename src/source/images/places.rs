@@ -23,17 +23,18 @@ pub fn locate(discovery: &mut Discovery, read: &mut dyn FnMut(&str) -> Option<Ve
             .map(|(usage, _)| (usage.origin.line.unwrap_or_default(), usage.field.clone()))
             .collect();
         let wanted = wanted.iter().map(|(line, field)| (*line, field.as_str())).collect();
-        let lines: HashMap<(u64, String), (u64, String)> = yaml::scalar_lines(&text, &wanted)
+        let lines: HashMap<(u64, String), (u64, Option<String>)> = yaml::scalar_lines(&text, &wanted)
             .into_iter()
             .map(|found| ((found.document, found.field), (found.line, found.text)))
             .collect();
         for (usage, text) in usages {
             let key = (usage.origin.line.unwrap_or_default(), usage.field.clone());
+            let Some((line, scalar)) = lines.get(&key) else { continue };
             // What a tool put in place of what stands in the file has no line there.
-            if let Some((line, scalar)) = lines.get(&key)
-                && !scalar.is_empty()
-                && (scalar.contains(text) || text.contains(scalar.trim()))
-            {
+            let same = scalar.as_deref().is_none_or(|scalar| {
+                scalar.contains(text) || (!scalar.trim().is_empty() && text.contains(scalar.trim()))
+            });
+            if same {
                 usage.line = Some(*line);
             }
         }

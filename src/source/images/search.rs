@@ -43,7 +43,7 @@ pub(super) struct Search<'a> {
     id: &'a ObjectId,
     origin: &'a Origin,
     /// The object, or the document within a text, that is searched.
-    root: &'a Value,
+    pub(super) root: &'a Value,
     pub(super) path: FieldPath,
     /// Fields that are dealt with.
     taken: HashSet<String>,
@@ -51,7 +51,7 @@ pub(super) struct Search<'a> {
     /// Nothing here is sure: all is a candidate, and what is none is nothing.
     loose: bool,
     /// What a value with the name of an image is called here.
-    rule: Rule,
+    pub(super) rule: Rule,
     /// Texts within texts.
     pub(super) depth: usize,
     pub(super) texts: &'a mut super::text::Budget,
@@ -261,25 +261,6 @@ impl Search<'_> {
         self.path.truncate(length);
     }
 
-    /// Takes what fills in the one placeholder of `text`, where the object gives it values:
-    /// Tekton's `$(params.NAME)`, Argo's `{{inputs.parameters.NAME}}`.
-    fn parameter(&mut self, text: &str) -> bool {
-        let Some((before, name, after)) = placeholder(text) else { return false };
-        if placeholder(after).is_some() {
-            return false;
-        }
-        let mut values = Vec::new();
-        parameter_values(self.root, name, &mut values);
-        let mut any = false;
-        for value in values {
-            if let Ok(image) = format!("{before}{value}{after}").parse::<ImageRef>() {
-                any = true;
-                self.take(text, image, Certainty::Required, Rule::Parameter);
-            }
-        }
-        any
-    }
-
     fn usage(&self) -> Usage {
         Usage {
             origin: self.origin.clone(),
@@ -457,11 +438,7 @@ impl Search<'_> {
                     Some((name, None)) => flag = guess::classify(name),
                     None => match guess::named(text, before).filter(|_| before >= Name::Part) {
                         Some(image) => self.candidate(text, image, Rule::Argument),
-                        None => {
-                            let rule = std::mem::replace(&mut self.rule, Rule::Argument);
-                            self.text(text);
-                            self.rule = rule;
-                        }
+                        None => self.text(text),
                     },
                 },
                 other => self.value(other, Name::None),
@@ -474,7 +451,7 @@ impl Search<'_> {
         let length = self.path.len();
         for (key, value) in annotations {
             let Value::String(text) = value else { continue };
-            if kinds::is_tool_annotation(key) {
+            if kinds::is_tool_annotation(key) || PASSED_OVER.contains(&key.as_str()) {
                 continue;
             }
             self.path.key(key);
@@ -519,49 +496,6 @@ impl Search<'_> {
             }
         }
         self.data(&Value::Object(plain));
-    }
-
-    /// Searches the schema of a custom kind for defaults.
-    fn definition(&mut self, schema: &Value, name: &str) {
-        let length = self.path.len();
-        match schema {
-            Value::Object(entries) => {
-                for (key, child) in entries {
-                    self.path.key(key);
-                    match (key.as_str(), child) {
-                        ("default", Value::String(text)) if guess::classify(name) != Name::None => {
-                            if let Some(image) = guess::named(text, guess::classify(name)) {
-                                self.candidate(text, image, Rule::Definition);
-                            }
-                        }
-                        ("default", Value::Object(_) | Value::Array(_)) => {
-                            let rule = std::mem::replace(&mut self.rule, Rule::Definition);
-                            self.value(child, guess::classify(name));
-                            self.rule = rule;
-                        }
-                        ("properties", Value::Object(properties)) => {
-                            let length = self.path.len();
-                            for (name, child) in properties {
-                                self.path.key(name);
-                                self.definition(child, name);
-                                self.path.truncate(length);
-                            }
-                        }
-                        ("status" | "metadata", _) if name.is_empty() && length == 0 => {}
-                        _ => self.definition(child, name),
-                    }
-                    self.path.truncate(length);
-                }
-            }
-            Value::Array(items) => {
-                for (at, item) in items.iter().enumerate() {
-                    self.path.index(at);
-                    self.definition(item, name);
-                    self.path.truncate(length);
-                }
-            }
-            _ => {}
-        }
     }
 
     /// Puts together images whose registry, repository and tag stand in fields of their own.
@@ -618,35 +552,5 @@ fn flag_of(text: &str) -> Option<(&str, Option<&str>)> {
     match name.split_once('=') {
         Some((name, value)) => Some((name, Some(value.trim_matches(['"', '\''])))),
         None => Some((name, None)),
-    }
-}
-
-/// Splits a text around its first placeholder: before it, its parameter's name, behind it.
-fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
-    let (begin, open, close) = match (text.find("$("), text.find("{{")) {
-        (Some(at), None) => (at, "$(", ")"),
-        (Some(at), Some(other)) if at < other => (at, "$(", ")"),
-        (_, Some(at)) => (at, "{{", "}}"),
-        (None, None) => return None,
-    };
-    let (inner, after) = text[begin + open.len()..].split_once(close)?;
-    let name = inner.trim().rsplit(['.', '"', '\'']).find(|part| !part.is_empty() && *part != "]")?;
-    Some((&text[..begin], name, after))
-}
-
-/// The values that `value` gives the parameter `name`, wherever they stand.
-fn parameter_values<'v>(value: &'v Value, name: &str, out: &mut Vec<&'v str>) {
-    match value {
-        Value::Object(entries) => {
-            if entries.get("name").is_some_and(|own| own == name) {
-                let values = ["value", "default"].into_iter().filter_map(|key| entries.get(key)?.as_str());
-                out.extend(values);
-                let choices = entries.get("enum").and_then(Value::as_array);
-                out.extend(choices.into_iter().flatten().filter_map(Value::as_str));
-            }
-            entries.values().for_each(|child| parameter_values(child, name, out));
-        }
-        Value::Array(items) => items.iter().for_each(|child| parameter_values(child, name, out)),
-        _ => {}
     }
 }
