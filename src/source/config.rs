@@ -150,7 +150,10 @@ mod tests {
             ("platforms: [linux]\n", &["fleetpack.yaml:4", "`linux` is not a platform"]),
             ("images: [\n", &["fleetpack.yaml:"]),
             ("images: {ignore: [{image: a}]}\n", &["fleetpack.yaml:4", "`reason`"]),
-            ("images: {ignore: [{image: a, reason: \" … \"}]}\n", &["fleetpack.yaml:4", "`reason` is `…`, wanted a sentence"]),
+            (
+                "images: {ignore: [{image: a, reason: \" … \"}]}\n",
+                &["fleetpack.yaml:4", "`reason` is `…`, wanted a sentence"],
+            ),
             ("images: {ignore: [{image: \"*\", reason: all}]}\n", &["fleetpack.yaml:4", "`image` is `*`"]),
         ] {
             let message = refused(rest);
