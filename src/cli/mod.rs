@@ -14,6 +14,7 @@ mod build;
 mod completions;
 mod demo;
 mod history;
+mod images;
 mod inputs;
 mod inspect;
 mod keygen;
@@ -56,6 +57,7 @@ enum Command {
     Render(render::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Images(images::Args),
     Sign(sign::Args),
     Keygen(keygen::Args),
     Apply(apply::Args),
@@ -129,6 +131,7 @@ fn run(command: Command, ui: &std::sync::Arc<Ui>) -> Result<ExitCode, Failure> {
         Command::Render(args) => args.run(ui),
         Command::Verify(args) => args.run(ui),
         Command::Inspect(args) => args.run(ui),
+        Command::Images(args) => args.run(ui),
         Command::Sign(args) => args.run(ui),
         Command::Keygen(args) => args.run(ui),
         Command::Apply(args) => args.run(ui),

@@ -13,6 +13,7 @@ pub mod images;
 pub mod inspect;
 mod install;
 pub mod keys;
+pub mod list_images;
 pub mod lock;
 pub mod mirrors;
 pub mod render;

@@ -12,10 +12,9 @@ use fleetpack::source::images::{self, Certainty};
 
 /// The objects of a file, as rendering a `path` source gives them.
 fn objects(file: &str, bytes: &[u8]) -> Vec<RenderedObject> {
-    let object = |document: yaml::Document| RenderedObject {
-        id: ObjectId::of(&document.value).unwrap(),
-        origin: Origin { file: file.to_owned(), line: Some(document.line), ..Origin::default() },
-        value: document.value,
+    let object = |document: yaml::Document| {
+        let origin = Origin { file: file.to_owned(), line: Some(document.line), ..Origin::default() };
+        RenderedObject::new(ObjectId::of(&document.value).unwrap(), origin, document.value)
     };
     yaml::documents(bytes).unwrap().into_iter().map(object).collect()
 }

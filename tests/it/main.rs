@@ -16,6 +16,7 @@ mod documents;
 mod generated;
 mod git;
 mod git_store;
+mod images;
 mod journey;
 mod layering;
 mod lock;
