@@ -13,7 +13,7 @@ use crate::support::testbed::{Registry, testbed};
 
 const HEAD: &str = "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: app}\nversion: \"1\"\n";
 
-const APP: &str = r#"apiVersion: v1
+const APP: &str = "apiVersion: v1
 kind: Pod
 metadata: {name: operator, namespace: app}
 spec:
@@ -31,7 +31,7 @@ metadata: {name: settings, namespace: app}
 data:
   help: |
     for example registry.example.com/doc/only:2
-"#;
+";
 
 /// A registry, a repository whose release is `APP`, and a place that refuses every connection.
 struct Site {
@@ -49,11 +49,9 @@ impl Site {
         let conf = registry.configure(folder.path(), hosts);
         // Nobody listens on the port of a listener that is gone.
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut text = fs::read_to_string(&conf).unwrap();
-        text.push_str(&format!(
-            "[[registry]]\nprefix = \"closed.example.com\"\nlocation = \"{closed}\"\ninsecure = true\n"
-        ));
-        fs::write(&conf, text).unwrap();
+        let text = fs::read_to_string(&conf).unwrap();
+        let nobody = format!("prefix = \"closed.example.com\"\nlocation = \"{closed}\"\ninsecure = true\n");
+        fs::write(&conf, format!("{text}[[registry]]\n{nobody}")).unwrap();
         let repository = Repository::init(&folder.path().join("repository"));
         Self { folder, registry, repository }
     }
@@ -179,7 +177,6 @@ fn the_list_of_images_is_what_a_build_carries() {
     for image in listed["images"].as_array().unwrap() {
         assert_eq!(carried[image["reference"].as_str().unwrap()], &image["digest"]);
     }
-    let others = ["application/vnd.oci.image.layer.v1.tar+gzip"];
     let blobs = document["blobs"].as_array().unwrap();
     let own = |blob: &&Value| {
         blob["digest"] != document["git"]["bundle"]
@@ -188,9 +185,8 @@ fn the_list_of_images_is_what_a_build_carries() {
             && blob["mediaType"] != "application/vnd.oci.empty.v1+json"
             && blob["mediaType"] != "application/vnd.cncf.flux.config.v1+json"
     };
-    let size: u64 = blobs.iter().filter(own).map(|blob| blob["size"].as_u64().unwrap()).sum();
-    assert!(blobs.iter().any(|blob| blob["mediaType"] == others[0]));
-    assert_eq!(listed["size"], size);
+    let bytes: u64 = blobs.iter().filter(own).map(|blob| blob["size"].as_u64().unwrap()).sum();
+    assert_eq!(listed["size"], bytes);
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -210,8 +210,7 @@ mod tests {
         // Documents in documents: what lies too deep is looked at line by line.
         let mut text = "image: registry.example.com/deep:1\n".to_owned();
         for _ in 0..6 {
-            let indented: String = text.lines().map(|line| format!("  {line}\n")).collect();
-            text = format!("inner: |\n{indented}");
+            text = format!("inner: |\n  {}\n", text.trim_end().replace('\n', "\n  "));
         }
         let long = format!("a: [\n{}", "image: registry.example.com/long:1\n".repeat(300_000));
         let map = object("v1", "ConfigMap", &json!({"data": {"deep": text, "long": long}}));
@@ -219,13 +218,12 @@ mod tests {
         assert_eq!(found.len(), 300_001);
         let field = "data.deep -> inner -> inner -> inner -> line 4";
         assert!(found.iter().any(|found| found.usage.field == field), "{:?}", found[0].usage);
-        let bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned()
-            + &(0..9)
-                .map(|n| {
-                    let (own, before) = (char::from(b'b' + n), char::from(b'a' + n));
-                    format!("{own}: &{own} [{}]\n", vec![format!("*{before}"); 10].join(", "))
-                })
-                .collect::<String>();
+        let level = |n: u8| {
+            let (own, before) = (char::from(b'b' + n), char::from(b'a' + n));
+            format!("{own}: &{own} [{}]", vec![format!("*{before}"); 10].join(", "))
+        };
+        let levels: Vec<_> = (0..9).map(level).collect();
+        let bomb = format!("a: &a [x, x, x, x, x, x, x, x, x, x]\n{}\n", levels.join("\n"));
         let map = object("v1", "ConfigMap", &json!({"data": {"bomb": bomb}}));
         assert!(discover(&[map]).found.is_empty());
     }
