@@ -34,6 +34,9 @@ _fleetpack() {
             fleetpack,history)
                 cmd="fleetpack__subcmd__history"
                 ;;
+            fleetpack,images)
+                cmd="fleetpack__subcmd__images"
+                ;;
             fleetpack,inspect)
                 cmd="fleetpack__subcmd__inspect"
                 ;;
@@ -85,6 +88,9 @@ _fleetpack() {
             fleetpack__subcmd__help,history)
                 cmd="fleetpack__subcmd__help__subcmd__history"
                 ;;
+            fleetpack__subcmd__help,images)
+                cmd="fleetpack__subcmd__help__subcmd__images"
+                ;;
             fleetpack__subcmd__help,inspect)
                 cmd="fleetpack__subcmd__help__subcmd__inspect"
                 ;;
@@ -125,7 +131,7 @@ _fleetpack() {
 
     case "${cmd}" in
         fleetpack)
-            opts="-q -h -V --quiet --help --version build lock render verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -311,7 +317,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help)
-            opts="build lock render verify inspect sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -395,6 +401,20 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help__subcmd__history)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__help__subcmd__images)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -570,6 +590,48 @@ _fleetpack() {
             fi
             case "${prev}" in
                 --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__images)
+            opts="-r -q -h --revision --platform --image --images-from --jobs --format --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --revision)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --images-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

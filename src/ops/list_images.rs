@@ -59,12 +59,13 @@ pub async fn list(
     progress: Arc<dyn Progress>,
 ) -> Result<Report> {
     let checkout = Checkout::open(&revision, &progress).await?;
+    let lock = checkout.lock()?;
+    let lock = lock.as_ref();
     progress.event(Event::Start { title: "rendering".into(), bytes: None });
     let objects = checkout.render(&revision, progress.as_ref())?;
     let wanted = images::wanted(&checkout, &objects, &options, progress.as_ref());
     progress.event(Event::Finish { summary: String::new() });
 
-    let lock = checkout.lock.as_ref();
     progress.event(Event::Start { title: format!("resolving {} images", wanted.images.len()), bytes: None });
     let resolved = images::resolve_all(&options, checkout.config.as_ref(), lock, &wanted, &progress).await?;
     progress.event(Event::Finish { summary: String::new() });
