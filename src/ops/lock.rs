@@ -213,12 +213,13 @@ fn moving<'a>(
         let repository = wanted.iter().filter(|image| image.name() == name.name());
         let tags: Vec<ImageRef> = repository.map(|image| (*image).clone()).collect();
         if name.tag() != Some("latest") || tags.is_empty() {
-            let was =
-                if before.get(name).is_some() { "is locked, but no longer used" } else { "is not used" };
+            let why = match before.get(name) {
+                _ if !Lock::covers(name) => "holds a digest, which is a lock of its own",
+                Some(_) => "is locked, but no longer used by the revision",
+                None => "is not used by the revision",
+            };
             return Err(Error::Usage {
-                what: format!(
-                    "`--update {name}`: the image {was} by the revision, so there is nothing to move"
-                ),
+                what: format!("`--update {name}`: the reference {why}, so there is nothing to move"),
                 hint: match tags.as_slice() {
                     [] => {
                         "name references as the manifests do; the repository's path stands before `--update`"
@@ -276,13 +277,21 @@ pub(super) fn check(
     if strict && (lock.is_none() || !differences.is_empty()) {
         return Err(stale(lock.is_none(), &differences, wanted));
     }
-    let missing: Vec<String> = differences
-        .iter()
-        .filter_map(|difference| match difference {
-            Difference::Missing { image } => Some(format!("`{image}`")),
-            Difference::Unused { .. } | Difference::Platform { .. } => None,
-        })
-        .collect();
+    let (mut missing, mut unused) = (Vec::new(), Vec::new());
+    for difference in &differences {
+        match difference {
+            Difference::Missing { image } => missing.push(format!("`{image}`")),
+            Difference::Unused { image } => unused.push(format!("`{image}`")),
+            // Resolving the image tells it.
+            Difference::Platform { .. } => {}
+        }
+    }
+    if !unused.is_empty() {
+        progress.note(format!(
+            "{FILE_NAME} names what nothing uses: {}; `fleetpack lock` takes it out",
+            unused.join(", ")
+        ));
+    }
     match (lock, missing.len()) {
         (_, 0) => {}
         (None, count) => progress.note(format!(

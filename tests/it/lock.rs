@@ -85,6 +85,7 @@ fn a_tag_that_moves_changes_nothing_until_the_lock_does() {
     assert!(said.stdout.contains("the file is as it was"), "{}", said.stdout);
     lock(&shop, &["--update", "registry.example.com/shop/web:1.0"])
         .refused(2, &["registry.example.com/shop/web:1.0", "is not used", WEB]);
+    lock(&shop, &["--update", &format!("{WEB}@{was}")]).refused(2, &["holds a digest"]);
     let printed = lock(&shop, &["--output", "-"]).ok();
     assert_eq!(printed.stdout, second);
 }
@@ -127,6 +128,11 @@ fn a_locked_build_names_every_difference() {
     let loose = build(&shop, "out.tar", &[]).ok();
     assert!(
         loose.stderr.contains("warning: not in fleetpack.lock, so taken as the registry has it now: `registry.example.com/shop/web:1.0`;"),
+        "{}",
+        loose.stderr
+    );
+    assert!(
+        loose.stderr.contains("names what nothing uses: `registry.example.com/shop/web:2.0`;"),
         "{}",
         loose.stderr
     );
@@ -265,7 +271,7 @@ fn a_tag_is_asked_for_once_and_never_where_it_is_locked() {
     let (first, second) = (manifest_of(&layers[0]), manifest_of(&layers[1]));
     let (one, two) = (first.clone(), second.clone());
     // The tag has moved when it is asked for again.
-    let liar = registry(move |n| if n == 0 { one.clone() } else { two.clone() }, layers);
+    let liar = registry(move |n| if n == 0 { one.clone() } else { two.clone() }, layers.clone());
     fs::write(
         folder.path().join("registries.conf"),
         format!(
@@ -332,4 +338,19 @@ fn a_tag_is_asked_for_once_and_never_where_it_is_locked() {
     tool(&["build", "shop", "-o", "three.tar", "--locked"]).ok();
     assert_eq!(digest("three.tar"), Digest::of(&second));
     assert_eq!(tags(), ["GET", "GET"]);
+
+    // A mirror that may only be asked by digest serves what is locked, layers included.
+    let moved = second.clone();
+    let mirror = registry(move |_| moved.clone(), layers);
+    let mut conf = fs::read_to_string(folder.path().join("registries.conf")).unwrap();
+    conf += &format!(
+        "[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\npull-from-mirror = \"digest-only\"\n",
+        mirror.host()
+    );
+    fs::write(folder.path().join("registries.conf"), conf).unwrap();
+    let before = liar.asked().len();
+    tool(&["build", "shop", "-o", "four.tar", "--locked"]).ok();
+    assert_eq!(digest("four.tar"), Digest::of(&second));
+    let blobs = |asked: &[Asked]| asked.iter().filter(|asked| asked.path.contains("/blobs/")).count();
+    assert_eq!((blobs(&mirror.asked()), blobs(&liar.asked()[before..])), (1, 0));
 }
