@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use helm::{HelmConfig, TargetConfig};
 
+use super::deployers::DeployersConfig;
 use super::path::PathError;
 use super::{ImageRef, Platform, ReleaseName, ReleaseVersion, SafePath};
 
@@ -43,6 +44,9 @@ pub struct ReleaseConfig {
     /// What to do about images.
     #[serde(default, skip_serializing_if = "ImagesConfig::is_default")]
     pub images: ImagesConfig,
+    /// What to do about Argo CD and Flux objects of the revision.
+    #[serde(default, skip_serializing_if = "DeployersConfig::is_default")]
+    pub deployers: DeployersConfig,
 }
 
 /// The one version of the configuration this crate reads.

@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod class;
 pub mod config;
+pub mod deployers;
 pub mod digest;
 pub mod field;
 pub mod lock;

@@ -143,11 +143,14 @@ pub enum ObjectRole {
     /// A hook of a Helm chart that runs before or after an installation or upgrade: it is
     /// applied as an object like all others.
     Hook,
-    /// A hook of a Helm chart that runs at a deletion or rollback alone: it travels with its
-    /// images, and is not applied.
+    /// A hook of a Helm chart or an Application that runs at a deletion, rollback or failure alone:
+    /// it travels with its images, and is not applied.
     UndoHook,
     /// A test of a Helm chart: it travels with its images, and is not applied.
     Test,
+    /// What a deployer of the release (an Argo CD `Application`, a Flux `Kustomization`) will deploy
+    /// at the site by itself: it travels with its images, and is not applied.
+    Deployed,
 }
 
 impl ObjectRole {
@@ -181,7 +184,7 @@ impl ObjectRole {
     pub const fn is_applied(self) -> bool {
         match self {
             Self::Plain | Self::Crd | Self::Hook => true,
-            Self::UndoHook | Self::Test => false,
+            Self::UndoHook | Self::Test | Self::Deployed => false,
         }
     }
 
@@ -201,6 +204,7 @@ impl fmt::Display for ObjectRole {
             Self::Hook => "hook",
             Self::UndoHook => "undo hook",
             Self::Test => "test",
+            Self::Deployed => "deployed",
         })
     }
 }

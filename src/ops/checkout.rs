@@ -10,8 +10,8 @@ use crate::fsio::limits;
 use crate::model::{Event, Lock, Progress, RenderedObject, config, lock};
 pub use crate::source::git::remote::RemoteSettings;
 use crate::source::git::remote::{self, RemoteUrl};
-use crate::source::git::{Dirty, GitError, Repository, Revision, Tree};
-use crate::source::render;
+use crate::source::git::{Dirty, GitError, Repository, Revision, RevisionKind, Tree};
+use crate::source::{deploy, render};
 
 /// Which revision of which repository, and what renders it.
 #[derive(Debug, Clone, Default)]
@@ -130,7 +130,34 @@ impl Checkout {
             kubectl: options.kubectl.clone(),
             helm: options.helm.clone(),
         };
-        Ok(render::render(&folder, self.config.as_ref(), &tools, progress)?)
+        let objects = render::render(&folder, self.config.as_ref(), &tools, progress)?;
+        Ok(self.follow(&folder, objects, &tools, progress)?)
+    }
+
+    /// Follows the Argo CD and Flux objects of the revision to what they deploy.
+    fn follow(
+        &self,
+        folder: &Path,
+        objects: Vec<RenderedObject>,
+        tools: &render::RenderTools,
+        progress: &dyn Progress,
+    ) -> std::result::Result<Vec<RenderedObject>, deploy::DeployError> {
+        let deployers = self.config.as_ref().map(|config| config.deployers.clone()).unwrap_or_default();
+        let commit = &self.revision.commit;
+        let names = self.repository.names_of(commit);
+        let mut urls = self.repository.remote_urls();
+        urls.extend(self.remote.as_ref().map(ToString::to_string));
+        let built = match &self.revision.kind {
+            RevisionKind::Branch(name) | RevisionKind::Tag(name, _) => Some(name.as_str()),
+            RevisionKind::Hash => None,
+        };
+        let identity = deploy::Identity::new(
+            urls.iter().chain(&deployers.repositories).map(String::as_str),
+            commit.as_str(),
+            names.iter().chain(&deployers.revisions).map(String::as_str).chain(built),
+        );
+        let settings = deploy::Settings { config: &deployers, identity, tools, progress };
+        deploy::follow(folder, objects, &settings)
     }
 }
 

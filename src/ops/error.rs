@@ -135,6 +135,9 @@ pub enum Error {
     /// Rendering the manifests.
     #[error(transparent)]
     Render(#[from] crate::source::render::RenderError),
+    /// Following the deployers of the revision.
+    #[error(transparent)]
+    Deploy(Box<crate::source::deploy::DeployError>),
     /// Registries and layouts.
     #[error(transparent)]
     Oci(Box<crate::oci::OciError>),
@@ -168,6 +171,12 @@ fn install_text(release: &str, restored: Option<&str>, why: &str) -> String {
     match restored {
         Some(restored) => format!("release {release} did not take, and {restored} was restored: {why}"),
         None => format!("release {release} did not take: {why}"),
+    }
+}
+
+impl From<crate::source::deploy::DeployError> for Error {
+    fn from(error: crate::source::deploy::DeployError) -> Self {
+        Self::Deploy(Box::new(error))
     }
 }
 
@@ -212,6 +221,7 @@ impl Error {
             Self::Config(error) => error.class(),
             Self::Lock(error) => error.class(),
             Self::Render(error) => error.class(),
+            Self::Deploy(error) => error.class(),
             Self::Oci(error) => error.class(),
             Self::SiteGit(error) => error.class(),
             Self::Store(error) => error.class(),
@@ -268,6 +278,7 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Lock(error) => error.hint(),
             Self::Render(error) => error.hint(),
+            Self::Deploy(error) => error.hint(),
             Self::Oci(error) => error.hint(),
             Self::SiteGit(error) => error.hint(),
             Self::Store(error) => error.hint(),

@@ -4,6 +4,7 @@
 //! `kubectl` on an exported tree. Must never touch a cluster or change the repository.
 
 pub mod config;
+pub mod deploy;
 pub mod git;
 pub mod images;
 pub mod lock;

@@ -11,6 +11,7 @@ mod apply_refusals;
 mod archive;
 mod canonical;
 mod demo;
+mod deployers;
 mod discovery;
 mod documents;
 mod generated;

@@ -7,6 +7,7 @@
 //! (`refs/replace`), grafts and commit graphs, and writes nothing into the repository.
 
 pub mod bundle;
+mod clone;
 mod delta;
 pub mod error;
 mod pack;

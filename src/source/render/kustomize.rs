@@ -15,11 +15,11 @@ use super::{RenderError, objects_of};
 use crate::model::{ObjectId, Origin, RenderedObject, yaml};
 
 /// The names that kustomize looks for.
-pub(super) const FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+pub(in crate::source) const FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 const ORIGIN: &str = "config.kubernetes.io/origin";
 
 /// Renders the kustomization in `folder` (a path below the tree).
-pub(super) fn render(
+pub(in crate::source) fn render(
     tree: &Tree,
     folder: &Path,
     tools: &RenderTools,

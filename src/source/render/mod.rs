@@ -8,6 +8,7 @@ mod files;
 mod helm;
 mod kustomize;
 mod namespace;
+mod over;
 mod size;
 mod tool;
 mod tree;
@@ -22,10 +23,17 @@ pub use error::RenderError;
 pub use helm::{HelmError, HelmParameter, HelmRequest, HelmValues};
 pub use tool::{RenderTools, ToolError};
 
+// What `source::deploy` renders with.
+pub(super) use helm::render as chart;
+pub(super) use kustomize::{FILES as KUSTOMIZATION_FILES, render as kustomization};
+pub(super) use namespace::settle;
+pub(super) use over::over;
+pub(super) use size::check as check_size;
+pub(super) use tree::Tree;
+
 use crate::fsio::limits;
 use crate::model::config::{FILE_NAME, HelmConfig, ReleaseConfig, SourceConfig};
 use crate::model::{ObjectId, Origin, Progress, RenderedObject};
-use tree::Tree;
 
 /// Renders `tree`, the exported tree of a revision.
 ///
@@ -42,9 +50,7 @@ pub fn render(
     tools: &RenderTools,
     progress: &dyn Progress,
 ) -> Result<Vec<RenderedObject>, RenderError> {
-    let root = fs::canonicalize(tree)
-        .map_err(|source| RenderError::Io { path: tree.display().to_string(), source })?;
-    let tree = Tree { root };
+    let tree = Tree::open(tree)?;
     let mut objects = Vec::new();
     match config.filter(|config| !config.sources.is_empty()) {
         None => objects = by_convention(&tree, config, tools, progress)?,
@@ -66,7 +72,7 @@ pub fn render(
         return Err(RenderError::TooMany);
     }
     objects.iter().try_for_each(size::check)?;
-    namespace::settle(&mut objects);
+    settle(&mut objects);
     refuse_doubled(&objects)?;
     Ok(objects)
 }
@@ -124,7 +130,7 @@ fn by_convention(
 }
 
 /// Takes the object, or the objects of a list, that a document holds.
-pub(super) fn objects_of(
+pub(in crate::source) fn objects_of(
     value: Value,
     origin: &Origin,
     out: &mut Vec<RenderedObject>,
@@ -146,7 +152,7 @@ pub(super) fn objects_of(
     Ok(())
 }
 
-fn refuse_doubled(objects: &[RenderedObject]) -> Result<(), RenderError> {
+pub(super) fn refuse_doubled(objects: &[RenderedObject]) -> Result<(), RenderError> {
     let mut seen: HashMap<_, &Origin> = HashMap::with_capacity(objects.len());
     for object in objects {
         let id = &object.id;

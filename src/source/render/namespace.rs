@@ -10,7 +10,7 @@ use crate::model::{ObjectId, RenderedObject};
 /// Settles the default namespace of every object whose kind is known: Kubernetes' own kinds, and
 /// those that the release itself defines. For the others it stays, and the site's API server
 /// says whether the kind belongs to a namespace.
-pub(super) fn settle(objects: &mut [RenderedObject]) {
+pub(in crate::source) fn settle(objects: &mut [RenderedObject]) {
     if objects.iter().all(|object| object.default_namespace.is_none()) {
         return;
     }

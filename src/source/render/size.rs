@@ -13,7 +13,7 @@ const DATA: u64 = 1 << 20;
 const OBJECT: u64 = 3 << 20;
 
 /// Refuses an object that is larger than Kubernetes takes.
-pub(super) fn check(object: &RenderedObject) -> Result<(), RenderError> {
+pub(in crate::source) fn check(object: &RenderedObject) -> Result<(), RenderError> {
     let refuse = |found, of, limit| {
         let (id, origin) = (Box::new(object.id.clone()), Box::new(object.origin.clone()));
         Err(RenderError::TooLarge { id, origin, found, of, limit })

@@ -10,12 +10,19 @@ use super::RenderError;
 use crate::fsio::limits;
 
 /// The exported tree of a revision.
-pub(super) struct Tree {
+pub(in crate::source) struct Tree {
     /// Its root, without links.
     pub root: PathBuf,
 }
 
 impl Tree {
+    /// The tree at `path`.
+    pub fn open(path: &Path) -> Result<Self, RenderError> {
+        let root = fs::canonicalize(path)
+            .map_err(|source| RenderError::Io { path: path.display().to_string(), source })?;
+        Ok(Self { root })
+    }
+
     /// A path as people know it: below the root of the revision.
     pub fn label(&self, path: &Path) -> String {
         match path.strip_prefix(&self.root) {

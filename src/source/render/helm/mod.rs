@@ -120,7 +120,7 @@ pub(super) fn release_of(tree: &Tree, folder: &Path) -> Result<HelmReleaseName, 
 ///
 /// When the chart or a file of values is not in the revision, a dependency is not there or not
 /// locked, there is no Helm or it refuses the chart, or the chart renders differently each time.
-pub(super) fn render(
+pub(in crate::source) fn render(
     tree: &Tree,
     request: &HelmRequest,
     tools: &RenderTools,
