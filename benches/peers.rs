@@ -11,6 +11,11 @@
     reason = "a benchmark prints, and stops where it cannot go on"
 )]
 
+#[path = "peers/link.rs"]
+mod link;
+#[path = "peers/packing.rs"]
+mod packing;
+
 use std::fmt::Write;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -284,6 +289,50 @@ impl Bench {
         );
     }
 
+    /// A build whose blobs an earlier archive holds, from a registry on loopback and from one behind
+    /// a link of a gigabit a second.
+    fn reuse(&self) {
+        let gigabit = link::Link::new(&self.registry, 125_000_000);
+        let slow = self.work.join("registries-link.conf");
+        let conf = fs::read_to_string(self.work.join("registries.conf")).unwrap();
+        fs::write(&slow, conf.replace(&self.registry, &gigabit.address)).unwrap();
+        let size = fs::metadata(self.archive()).unwrap().len();
+        println!(
+            "| build, {} images, {} MB | downloading all | `--reuse` of an archive that has all | share |",
+            self.references.len(),
+            size / 1_000_000
+        );
+        println!("| --- | --- | --- | --- |");
+        for (name, conf) in
+            [("registry on loopback", "registries.conf"), ("1 Gbit/s", "registries-link.conf")]
+        {
+            let build = |more: &[&str]| {
+                let mut command = self.fleetpack();
+                command.env("CONTAINERS_REGISTRIES_CONF", self.work.join(conf));
+                command.args(["build", "repo", "--key", "bench.key", "-o", "again.tar"]).args(more);
+                command
+            };
+            let cold = best(|| self.clean("again.tar"), || vec![build(&[])]);
+            let archive = self.archive();
+            let more = ["--reuse", archive.to_str().unwrap()];
+            let warm = best(|| self.clean("again.tar"), || vec![build(&more)]);
+            println!("| {name} | {} | {} | {:.2} |", seconds(cold), seconds(warm), ratio(warm, cold));
+        }
+        self.clean("again.tar");
+        // What any program pays for a durable file of that size on this disk.
+        let copied = best(
+            || self.clean("again.tar"),
+            || {
+                let mut copy = Command::new("dd");
+                copy.args(["bs=1M", "conv=fsync", "status=none"]).arg("of=again.tar").current_dir(&self.work);
+                copy.arg(format!("if={}", self.archive().display()));
+                vec![copy]
+            },
+        );
+        self.clean("again.tar");
+        println!("| `dd conv=fsync` of the archive | | {} | |\n", seconds(copied));
+    }
+
     fn verify(&self) {
         let size = fs::metadata(self.archive()).unwrap().len();
         // Both read from the page cache: neither is to be measured on the disk's account.
@@ -376,12 +425,24 @@ fn main() {
     }
     let filter: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| name.contains(word.as_str()));
+    if wanted("packing") {
+        let testbed = PathBuf::from(Bench::answer(Bench::script("install").arg("histories")));
+        let work = testbed.join("bench");
+        fs::create_dir_all(&work).unwrap();
+        packing::packing(&testbed, &work);
+        if !["build", "reuse", "verify", "apply"].iter().any(|name| wanted(name)) {
+            return;
+        }
+    }
     let mut bench = Bench::prepare();
     if wanted("build") {
         bench.build();
     }
     if !bench.archive().exists() {
         run(&mut bench.build_command());
+    }
+    if wanted("reuse") {
+        bench.reuse();
     }
     if wanted("verify") {
         bench.verify();
