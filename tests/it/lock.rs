@@ -342,9 +342,9 @@ fn a_tag_is_asked_for_once_and_never_where_it_is_locked() {
     // A mirror that may only be asked by digest serves what is locked, layers included.
     let moved = second.clone();
     let mirror = registry(move |_| moved.clone(), layers);
-    let mut conf = fs::read_to_string(folder.path().join("registries.conf")).unwrap();
-    conf += &format!(
-        "[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\npull-from-mirror = \"digest-only\"\n",
+    let conf = format!(
+        "{}[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\npull-from-mirror = \"digest-only\"\n",
+        fs::read_to_string(folder.path().join("registries.conf")).unwrap(),
         mirror.host()
     );
     fs::write(folder.path().join("registries.conf"), conf).unwrap();
