@@ -16,6 +16,10 @@ pub const CONFIG: u64 = 8 << 20;
 pub const MEMBERS: usize = 200_000;
 /// Images of one release, and children of one index.
 pub const IMAGES: usize = 20_000;
+/// Places of one release that name images or look like it.
+pub const IMAGE_PLACES: usize = 200_000;
+/// The paths of all those places together.
+pub const IMAGE_PATHS: usize = 256 << 20;
 /// A signature bundle.
 pub const SIGNATURE_BUNDLE: u64 = 48 << 10;
 /// Signatures of one release.

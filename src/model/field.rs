@@ -33,12 +33,6 @@ impl FieldPath {
         self.0.truncate(length);
     }
 
-    /// Becomes a path that was one before.
-    pub fn restore(&mut self, path: &str) {
-        self.0.clear();
-        self.0.push_str(path);
-    }
-
     /// Goes on to the value of `key`.
     pub fn key(&mut self, key: &str) {
         let word =

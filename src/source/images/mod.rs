@@ -113,6 +113,10 @@ pub struct Discovery {
     pub found: Vec<FoundImage>,
     /// Fields that should name one, in the same order.
     pub unresolvable: Vec<UnresolvableImage>,
+    /// Bytes of the paths of all of them.
+    paths: usize,
+    /// More was there than a release may have.
+    full: bool,
 }
 
 /// Finds the images of `objects`.
@@ -137,6 +141,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::fsio::limits;
     use crate::model::{ObjectId, Origin};
 
     fn object(api_version: &str, kind: &str, rest: &Value) -> RenderedObject {
@@ -212,12 +217,20 @@ mod tests {
         for _ in 0..6 {
             text = format!("inner: |\n  {}\n", text.trim_end().replace('\n', "\n  "));
         }
-        let long = format!("a: [\n{}", "image: registry.example.com/long:1\n".repeat(300_000));
+        let long = format!("a: [\n{}", "image: registry.example.com/long:1\n".repeat(1000));
         let map = object("v1", "ConfigMap", &json!({"data": {"deep": text, "long": long}}));
         let found = discover(&[map]).found;
-        assert_eq!(found.len(), 300_001);
+        assert_eq!(found.len(), 1001);
         let field = "data.deep -> inner -> inner -> inner -> line 4";
         assert!(found.iter().any(|found| found.usage.field == field), "{:?}", found[0].usage);
+
+        // No text makes a list that fits into no memory: the release is refused instead.
+        let endless = "image: a.example.com/b:1\n".repeat(limits::IMAGE_PLACES + 10);
+        let map = object("v1", "ConfigMap", &json!({"data": {"endless": endless, "more": endless}}));
+        let discovery = discover(&[map]);
+        assert_eq!((discovery.found.len(), discovery.unresolvable.len()), (limits::IMAGE_PLACES, 1));
+        assert_eq!(discovery.unresolvable[0].why, "more than 200000 places of the release name images");
+
         let level = |n: u8| {
             let (own, before) = (char::from(b'b' + n), char::from(b'a' + n));
             format!("{own}: &{own} [{}]", vec![format!("*{before}"); 10].join(", "))

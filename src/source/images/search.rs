@@ -1,12 +1,13 @@
 //! The search through one object: first the fields that certainly run images, then all others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
 use super::guess::{self, Name};
 use super::kinds::{self, Holds, Known};
 use super::{Certainty, Discovery, FoundImage, Rule, UnresolvableImage};
+use crate::fsio::limits;
 use crate::model::{FieldPath, ImageRef, ObjectId, Origin, RenderedObject, Usage};
 
 pub(super) const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -32,6 +33,7 @@ pub(super) fn search(object: &RenderedObject, texts: &mut super::text::Budget, o
         told: HashSet::new(),
         loose: false,
         rule: Rule::Field,
+        parameters: None,
         depth: 0,
         texts,
         out,
@@ -52,6 +54,8 @@ pub(super) struct Search<'a> {
     loose: bool,
     /// What a value with the name of an image is called here.
     pub(super) rule: Rule,
+    /// The values of its parameters, once somebody asked for one.
+    pub(super) parameters: Option<HashMap<&'a str, Vec<&'a str>>>,
     /// Texts within texts.
     pub(super) depth: usize,
     pub(super) texts: &'a mut super::text::Budget,
@@ -100,6 +104,7 @@ impl Search<'_> {
             told: std::mem::take(&mut self.told),
             loose: true,
             rule: Rule::Field,
+            parameters: None,
             depth: self.depth + 1,
             texts: &mut *self.texts,
             out: &mut *self.out,
@@ -217,9 +222,13 @@ impl Search<'_> {
                 (text, why)
             }
         };
+        if self.is_full(rule) {
+            return;
+        }
         self.taken.insert(self.path.as_str().to_owned());
         if !self.loose {
             let usage = self.usage();
+            self.out.paths += usage.field.len();
             self.out.unresolvable.push(UnresolvableImage { text, why, usage, rule });
         }
     }
@@ -272,13 +281,29 @@ impl Search<'_> {
 
     /// Notes an image at the path.
     pub(super) fn take(&mut self, text: &str, image: ImageRef, certainty: Certainty, rule: Rule) {
+        if self.is_full(rule) {
+            return;
+        }
         let field = self.path.as_str().to_owned();
         self.taken.insert(field.clone());
         if self.told.insert((field, image.clone())) {
             let certainty = if self.loose { Certainty::Candidate } else { certainty };
             let usage = self.usage();
+            self.out.paths += usage.field.len();
             self.out.found.push(FoundImage { text: text.to_owned(), image, usage, certainty, rule });
         }
+    }
+
+    /// Whether nothing more is taken. The first time it is told, which refuses the release.
+    pub(super) fn is_full(&mut self, rule: Rule) -> bool {
+        let count = self.out.found.len() + self.out.unresolvable.len();
+        if !self.out.full && (count >= limits::IMAGE_PLACES || self.out.paths >= limits::IMAGE_PATHS) {
+            self.out.full = true;
+            let why = format!("more than {} places of the release name images", limits::IMAGE_PLACES);
+            let usage = self.usage();
+            self.out.unresolvable.push(UnresolvableImage { text: String::new(), why, usage, rule });
+        }
+        self.out.full
     }
 
     /// Notes what looks like an image.
@@ -312,18 +337,13 @@ impl Search<'_> {
     fn items(&mut self, items: &[Value], name: Name) {
         let length = self.path.len();
         let pairs = pairs(items);
-        if !pairs.is_empty() {
-            let entries: Vec<_> = pairs
-                .iter()
-                .map(|(at, key, field, value)| {
-                    self.path.index(*at);
-                    self.path.key(field);
-                    let path = self.path.as_str().to_owned();
-                    self.path.truncate(length);
-                    (*key, *value, path)
-                })
-                .collect();
-            self.split(&entries, Name::None);
+        let entries: Vec<_> = pairs.iter().map(|(_, name, _, value)| (*name, *value)).collect();
+        for found in super::split::assemble(&entries, Name::None) {
+            let (at, _, field, _) = pairs[found.at];
+            self.path.index(at);
+            self.path.key(field);
+            self.assembled(&found);
+            self.path.truncate(length);
         }
         for (at, item) in items.iter().enumerate() {
             self.path.index(at);
@@ -335,17 +355,13 @@ impl Search<'_> {
     fn mapping(&mut self, entries: &Map<String, Value>, name: Name) {
         self.pod_shape(entries);
         if entries.keys().any(|key| is_split_key(key)) {
+            let list: Vec<_> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
             let length = self.path.len();
-            let list: Vec<_> = entries
-                .iter()
-                .map(|(key, value)| {
-                    self.path.key(key);
-                    let path = self.path.as_str().to_owned();
-                    self.path.truncate(length);
-                    (key.as_str(), value, path)
-                })
-                .collect();
-            self.split(&list, name);
+            for found in super::split::assemble(&list, name) {
+                self.path.key(list[found.at].0);
+                self.assembled(&found);
+                self.path.truncate(length);
+            }
         }
         let pair_name = entries.get("name").and_then(Value::as_str).map_or(Name::None, guess::classify);
         for (key, child) in entries {
@@ -498,16 +514,10 @@ impl Search<'_> {
         self.data(&Value::Object(plain));
     }
 
-    /// Puts together images whose registry, repository and tag stand in fields of their own.
-    fn split(&mut self, entries: &[(&str, &Value, String)], name: Name) {
-        for found in super::split::assemble(entries, name) {
-            if self.taken.contains(&found.field) {
-                continue;
-            }
-            let path = std::mem::take(&mut self.path);
-            self.path.restore(&found.field);
-            self.candidate(&found.text, found.image, Rule::Split);
-            self.path = path;
+    /// Takes an image whose parts stand in fields of their own, at the path of its repository.
+    fn assembled(&mut self, found: &super::split::Assembled) {
+        if !self.taken.contains(self.path.as_str()) {
+            self.candidate(&found.text, found.image.clone(), Rule::Split);
         }
     }
 }

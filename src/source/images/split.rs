@@ -9,8 +9,8 @@ use crate::model::ImageRef;
 
 /// An image that was put together.
 pub(super) struct Assembled {
-    /// Path of the field that holds the repository.
-    pub field: String,
+    /// Number of the entry that holds the repository.
+    pub at: usize,
     /// The reference as it was put together.
     pub text: String,
     /// What it means.
@@ -20,7 +20,7 @@ pub(super) struct Assembled {
 #[derive(Default)]
 struct Parts<'e> {
     registry: Option<&'e str>,
-    repository: Option<(&'e str, &'e str)>,
+    repository: Option<(&'e str, usize)>,
     tag: Option<String>,
     digest: Option<String>,
 }
@@ -34,19 +34,19 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// Puts together what the entries (key, value, path) of one mapping or list of pairs hold. `name`
+/// Puts together what the entries (key, value) of one mapping or list of pairs hold. `name`
 /// is what the mapping itself is called: whether it is about an image.
-pub(super) fn assemble(entries: &[(&str, &Value, String)], name: Name) -> Vec<Assembled> {
+pub(super) fn assemble(entries: &[(&str, &Value)], name: Name) -> Vec<Assembled> {
     // By the words before the part: `sidecar.image.repository` belongs to `sidecar.image.tag`.
     let mut groups: BTreeMap<Vec<String>, Parts<'_>> = BTreeMap::new();
     let mut whole = Vec::new();
-    for (key, value, path) in entries {
+    for (at, (key, value)) in entries.iter().enumerate() {
         let Some(text) = scalar(value) else { continue };
         let mut words = guess::words(key);
         let Some(last) = words.pop() else { continue };
         match (last.as_str(), value) {
             ("repository" | "repo", Value::String(text)) => {
-                groups.entry(words).or_default().repository = Some((text.trim(), path));
+                groups.entry(words).or_default().repository = Some((text.trim(), at));
             }
             ("registry" | "hub", Value::String(text)) => {
                 groups.entry(words).or_default().registry = Some(text.trim());
@@ -55,14 +55,14 @@ pub(super) fn assemble(entries: &[(&str, &Value, String)], name: Name) -> Vec<As
             ("digest" | "sha" | "sha256", _) => groups.entry(words).or_default().digest = Some(text),
             ("image", Value::String(text)) => {
                 words.push(last);
-                whole.push((words, text.trim(), path));
+                whole.push((words, text.trim(), at));
             }
             ("name", Value::String(text)) if words.last().is_some_and(|word| word == "image") => {
-                whole.push((words, text.trim(), path));
+                whole.push((words, text.trim(), at));
             }
             // `image: {name: …, tag: …}`
             ("name", Value::String(text)) if words.is_empty() && name >= Name::Part => {
-                whole.push((words, text.trim(), path));
+                whole.push((words, text.trim(), at));
             }
             _ => {}
         }
@@ -71,14 +71,14 @@ pub(super) fn assemble(entries: &[(&str, &Value, String)], name: Name) -> Vec<As
     for (words, parts) in &groups {
         let about_image =
             words.iter().any(|word| word == "image") || (words.is_empty() && name >= Name::Part);
-        if let Some((repository, field)) = parts.repository
+        if let Some((repository, at)) = parts.repository
             && (about_image || parts.tag.is_some() || parts.digest.is_some())
         {
-            out.extend(parts.join(repository, field));
+            out.extend(parts.join(repository, at));
         }
     }
     // `image: a/b` beside `tag: 1`, or beside `imageTag: 1`.
-    for (words, text, field) in whole {
+    for (words, text, at) in whole {
         let apart = groups.get(&words).or_else(|| {
             let bare: &[String] = &[];
             (words.len() == 1).then(|| groups.get(bare)).flatten()
@@ -88,14 +88,14 @@ pub(super) fn assemble(entries: &[(&str, &Value, String)], name: Name) -> Vec<As
         if !last.contains([':', '@'])
             && (parts.tag.is_some() || parts.digest.is_some() || parts.registry.is_some())
         {
-            out.extend(parts.join(text, field));
+            out.extend(parts.join(text, at));
         }
     }
     out
 }
 
 impl Parts<'_> {
-    fn join(&self, repository: &str, field: &str) -> Option<Assembled> {
+    fn join(&self, repository: &str, at: usize) -> Option<Assembled> {
         let repository = guess::without_scheme(repository).trim_matches('/');
         let mut text = String::new();
         if let Some(registry) = self.registry {
@@ -125,7 +125,7 @@ impl Parts<'_> {
             text.push_str(&digest);
         }
         let image = guess::named(&text, Name::Exact)?;
-        Some(Assembled { field: field.to_owned(), text, image })
+        Some(Assembled { at, text, image })
     }
 }
 
@@ -136,13 +136,10 @@ mod tests {
     use super::*;
 
     fn texts(value: &Value, name: Name) -> Vec<String> {
-        let entries: Vec<_> = value
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(key, value)| (key.as_str(), value, key.clone()))
-            .collect();
-        assemble(&entries, name).into_iter().map(|found| format!("{} {}", found.field, found.text)).collect()
+        let entries: Vec<_> =
+            value.as_object().unwrap().iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let found = assemble(&entries, name).into_iter();
+        found.map(|found| format!("{} {}", entries[found.at].0, found.text)).collect()
     }
 
     #[test]

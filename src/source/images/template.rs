@@ -1,5 +1,7 @@
 //! Images that are filled in later: parameters of templates, and defaults of definitions.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::guess::{self, Name};
@@ -15,10 +17,18 @@ impl Search<'_> {
         if placeholder(after).is_some() {
             return false;
         }
-        let mut values = Vec::new();
-        parameter_values(self.root, name, &mut values);
+        let root = self.root;
+        let parameters = self.parameters.get_or_insert_with(|| {
+            let mut all = HashMap::new();
+            collect_parameters(root, &mut all);
+            all
+        });
+        let values = parameters.get(name).cloned().unwrap_or_default();
         let mut any = false;
         for value in values {
+            if self.is_full(Rule::Parameter) {
+                break;
+            }
             if let Ok(image) = format!("{before}{value}{after}").parse::<ImageRef>() {
                 any = true;
                 self.take(text, image, Certainty::Required, Rule::Parameter);
@@ -84,19 +94,22 @@ fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
     Some((&text[..begin], name, after))
 }
 
-/// The values that `value` gives the parameter `name`, wherever they stand.
-fn parameter_values<'v>(value: &'v Value, name: &str, out: &mut Vec<&'v str>) {
+/// The values that `value` gives each parameter, wherever they stand.
+fn collect_parameters<'v>(value: &'v Value, out: &mut HashMap<&'v str, Vec<&'v str>>) {
     match value {
         Value::Object(entries) => {
-            if entries.get("name").is_some_and(|own| own == name) {
-                let values = ["value", "default"].into_iter().filter_map(|key| entries.get(key)?.as_str());
-                out.extend(values);
+            if let Some(name) = entries.get("name").and_then(Value::as_str) {
+                let own = ["value", "default"].into_iter().filter_map(|key| entries.get(key)?.as_str());
                 let choices = entries.get("enum").and_then(Value::as_array);
-                out.extend(choices.into_iter().flatten().filter_map(Value::as_str));
+                let choices = choices.into_iter().flatten().filter_map(Value::as_str);
+                let mut values = own.chain(choices).peekable();
+                if values.peek().is_some() {
+                    out.entry(name).or_default().extend(values);
+                }
             }
-            entries.values().for_each(|child| parameter_values(child, name, out));
+            entries.values().for_each(|child| collect_parameters(child, out));
         }
-        Value::Array(items) => items.iter().for_each(|child| parameter_values(child, name, out)),
+        Value::Array(items) => items.iter().for_each(|child| collect_parameters(child, out)),
         _ => {}
     }
 }
