@@ -156,7 +156,8 @@ impl Checkout {
             commit.as_str(),
             names.iter().chain(&deployers.revisions).map(String::as_str).chain(built),
         );
-        let settings = deploy::Settings { config: &deployers, identity, tools, progress };
+        let by_convention = self.config.as_ref().is_none_or(|config| config.sources.is_empty());
+        let settings = deploy::Settings { config: &deployers, identity, by_convention, tools, progress };
         deploy::follow(folder, objects, &settings)
     }
 }

@@ -50,7 +50,7 @@ impl Out {
 }
 
 /// Renders the `root/` of a revision with these files and follows its deployers. A file called
-/// `deployers` says what `fleetpack.yaml` says about them.
+/// `deployers` says what `fleetpack.yaml` says about them; with one called `convention` it names no source.
 fn run(files: &[(&str, &str)]) -> Result<Out, DeployError> {
     let folder = tempfile::tempdir().unwrap();
     let tree = folder.path().join("tree");
@@ -59,6 +59,10 @@ fn run(files: &[(&str, &str)]) -> Result<Out, DeployError> {
         "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: shop}\nsources: [{path: root}]\n"
             .to_owned();
     for (path, content) in files {
+        if *path == "convention" {
+            text = text.replace("sources: [{path: root}]\n", "");
+            continue;
+        }
         if *path == "deployers" {
             text = format!("{text}deployers: {content}\n");
             continue;
@@ -81,6 +85,7 @@ fn run(files: &[(&str, &str)]) -> Result<Out, DeployError> {
     let settings = Settings {
         config: &config.deployers,
         identity: Identity::new(urls, COMMIT, names),
+        by_convention: config.sources.is_empty(),
         tools: &tools,
         progress: &lines,
     };
@@ -629,6 +634,34 @@ fn what_is_suspended_or_called_otherwise() {
     // A name that the configuration gives is one of the revision's.
     let tagged = application("web", "web", "", "").replace("targetRevision: main", "targetRevision: stable");
     assert!(run(&[("root/all.yaml", tagged.as_str()), web, ("deployers", "{revisions: [stable]}")]).is_ok());
+}
+
+#[test]
+fn what_is_deployed_is_not_taken_twice_by_convention() {
+    let root = application("web", "web", "", "");
+    let (map, other) = (config_map("web"), config_map("other"));
+    let files = [
+        ("root/all.yaml", root.as_str()),
+        ("web/web.yaml", &map),
+        ("more/other.yaml", &other),
+        ("convention", ""),
+    ];
+    let out = run(&files).unwrap();
+    assert_eq!(out.names(), ["ConfigMap other", "ConfigMap web/web"]);
+    assert!(
+        out.said.contains("ConfigMap web (web/web.yaml:1) is what Application argocd/web deploys"),
+        "{}",
+        out.said
+    );
+    // Where sources are named, they are what was meant.
+    let root = application("web", "root/web", "", "");
+    let out = run(&[("root/all.yaml", &root), ("root/web/web.yaml", &map)]).unwrap();
+    assert_eq!(out.names(), ["ConfigMap web", "ConfigMap web/web"]);
+    assert!(
+        out.said.contains("is in the release twice: by itself, and through Application argocd/web"),
+        "{}",
+        out.said
+    );
 }
 
 #[test]

@@ -168,13 +168,13 @@ fn a_release_of_everything_runs_from_serve_alone() {
         ],
     );
     repository.git(&["remote", "add", "origin", URL]);
-    let built = run(command(folder).args(build)).ok();
+    let ended = run(command(folder).args(build)).ok();
     for part in [
         "left out, for the release holds what they deploy",
         "HelmRelease flux-system/chart",
         "AppProject argocd/ops",
     ] {
-        assert!(built.stderr.contains(part), "wanted `{part}` in:\n{}", built.stderr);
+        assert!(ended.stderr.contains(part), "wanted `{part}` in:\n{}", ended.stderr);
     }
     let objects = run(command(folder).args([
         "inspect",

@@ -16,6 +16,7 @@ use super::fields::{read, refuse};
 use super::glob::{Stars, matches};
 use super::job::Context;
 use super::values::merge;
+use crate::fsio::limits;
 use crate::model::yaml;
 
 /// The most Applications of one set.
@@ -85,6 +86,7 @@ pub(super) fn applications(value: &Value, context: &Context<'_>) -> Result<Vec<V
     }
     let set = Set { context, go: spec.go_template };
     let mut out: Vec<Value> = Vec::new();
+    let mut size = 0;
     for (index, generator) in spec.generators.iter().enumerate() {
         let field = format!("spec.generators[{index}]");
         let (parameters, own_template) = set.generate(generator, &field)?;
@@ -98,6 +100,11 @@ pub(super) fn applications(value: &Value, context: &Context<'_>) -> Result<Vec<V
                 return Err(Trouble::unsupported(field, format!("more than {MOST} Applications")));
             }
             let filled = set.fill(&template, &Value::Object(parameters), "spec.template")?;
+            size += filled.to_string().len();
+            if size as u64 > limits::RENDERED {
+                let why = format!("its Applications come to more than {} bytes", limits::RENDERED);
+                return Err(Trouble::unsupported(field, why));
+            }
             let mut application = json!({
                 "apiVersion": value["apiVersion"], "kind": "Application",
                 "metadata": filled["metadata"], "spec": filled["spec"],

@@ -71,6 +71,9 @@ impl Known {
 }
 
 fn data_of(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    if value.get("sops").is_some_and(Value::is_object) {
+        return Err("it is encrypted with SOPS, and cannot be read here".to_owned());
+    }
     let is_secret = value["kind"] == "Secret";
     let mut out = BTreeMap::new();
     for (field, encoded) in [("data", is_secret), ("stringData", false)] {

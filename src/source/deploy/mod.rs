@@ -51,6 +51,8 @@ pub struct Settings<'a> {
     pub config: &'a DeployersConfig,
     /// Which repository this is.
     pub identity: Identity,
+    /// Whether no source is named, so that every YAML file is taken, also what deployers deploy.
+    pub by_convention: bool,
     /// What renders.
     pub tools: &'a RenderTools,
     /// Told of what is left out.
@@ -137,6 +139,7 @@ pub fn follow(
 
     let Work { known, .. } = work;
     let mut all = known.objects;
+    let given = without_inputs(&mut all, given, settings);
     if all.len() > limits::OBJECTS {
         return Err(RenderError::TooMany.into());
     }
@@ -158,6 +161,47 @@ pub fn follow(
         return Err(RenderError::Empty { source_name }.into());
     }
     Ok(all)
+}
+
+/// Leaves out those of the first `given` objects whose file a deployer deploys, if they are there only
+/// because nothing says what the release is; else it is said that they are there twice. Answers with
+/// how many of the given are left.
+fn without_inputs(all: &mut Vec<RenderedObject>, given: usize, settings: &Settings<'_>) -> usize {
+    let place = |object: &RenderedObject| (object.origin.file.clone(), object.origin.line);
+    let deployed: BTreeMap<_, _> = all[given..]
+        .iter()
+        .filter_map(|object| {
+            Some((place(object), (object.id.clone(), object.origin.deployers.last()?.clone())))
+        })
+        .collect();
+    let twice: BTreeSet<usize> = (0..given)
+        .filter(|at| {
+            let object = &all[*at];
+            let same = |id: &ObjectId| id.kind == object.id.kind && id.name == object.id.name;
+            Part::of(&object.id).is_none() && deployed.get(&place(object)).is_some_and(|(id, _)| same(id))
+        })
+        .collect();
+    for at in &twice {
+        let object = &all[*at];
+        let by = deployed.get(&place(object)).map(|(_, by)| by.clone()).unwrap_or_default();
+        let (id, origin) = (&object.id, &object.origin);
+        if settings.by_convention {
+            settings.progress.note(format!("left out: {id} ({origin}) is what {by} deploys"));
+        } else {
+            settings
+                .progress
+                .warn(format!("{id} ({origin}) is in the release twice: by itself, and through {by}"));
+        }
+    }
+    if !settings.by_convention {
+        return given;
+    }
+    let mut at = 0;
+    all.retain(|_| {
+        at += 1;
+        !twice.contains(&(at - 1))
+    });
+    given - twice.len()
 }
 
 fn stale(name: &str) -> String {

@@ -11,7 +11,7 @@ use crate::model::yaml;
 
 /// Defaults within defaults.
 const DEPTH: usize = 16;
-/// What one string may grow to.
+/// What the variables of one object may come to: more than any API server takes of an object.
 const LONGEST: usize = 16 << 20;
 
 /// Substitutes in the keys and strings of `value`. Names that are set nowhere become nothing, as
@@ -25,7 +25,7 @@ pub fn substitute(
     variables: &BTreeMap<String, String>,
     unset: &mut BTreeSet<String>,
 ) -> Result<Value, String> {
-    let mut state = State { variables, unset };
+    let mut state = State { variables, unset, spent: 0 };
     state.value(value, "")
 }
 
@@ -38,6 +38,8 @@ pub fn is_name(name: &str) -> bool {
 struct State<'a> {
     variables: &'a BTreeMap<String, String>,
     unset: &'a mut BTreeSet<String>,
+    /// Bytes that were put in so far.
+    spent: usize,
 }
 
 impl State<'_> {
@@ -121,8 +123,9 @@ impl State<'_> {
                     _ => self.text(default, field, depth + 1)?,
                 }
             };
-            if out.len() + value.len() > LONGEST {
-                return Err(format!("`{field}` grows beyond {LONGEST} bytes"));
+            self.spent += value.len();
+            if self.spent > LONGEST {
+                return Err(format!("what is put in up to `{field}` comes to more than {LONGEST} bytes"));
             }
             out.push_str(&value);
         }
