@@ -129,6 +129,7 @@ impl Checkout {
             kustomize: options.kustomize.clone(),
             kubectl: options.kubectl.clone(),
             helm: options.helm.clone(),
+            remote: options.remote.clone(),
         };
         let objects = render::render(&folder, self.config.as_ref(), &tools, progress)?;
         Ok(self.follow(&folder, objects, &tools, progress)?)

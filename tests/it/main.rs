@@ -31,6 +31,7 @@ mod odd_images;
 mod refusals;
 mod remote;
 mod render;
+mod render_bases;
 mod render_command;
 mod render_helm;
 mod serve_archive;

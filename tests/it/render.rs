@@ -34,6 +34,7 @@ pub fn tools() -> RenderTools {
         kustomize: Some(bin.join("kustomize")),
         kubectl: Some(bin.join("kubectl")),
         helm: Some(bin.join("helm")),
+        ..RenderTools::default()
     }
 }
 
@@ -360,7 +361,7 @@ fn what_leads_out_of_the_revision_is_refused_before_the_tool_starts() {
     let absolute = format!("resources: [{}]\n", outside.path().join("secret.yaml").display());
     for (kustomization, part) in [
         ("resources: ['https://example.com/a.yaml']\n", "https://example.com/a.yaml"),
-        ("resources: ['github.com/example/repo//base?ref=v1']\n", "outside the revision"),
+        ("resources: ['github.com/example/repo//base?ref=v1']\n", "which is not pinned to a commit"),
         ("bases: ['git@example.com:a/b.git']\n", "`bases` names `git@example.com:a/b.git`"),
         ("components: ['../../up']\n", "`components` names `../../up`, which is not in the revision"),
         ("resources: [missing.yaml]\n", "`resources` names `missing.yaml`, which is not in the revision"),
@@ -372,7 +373,7 @@ fn what_leads_out_of_the_revision_is_refused_before_the_tool_starts() {
         ("openapi: {path: 'https://example.com/o.json'}\n", "`openapi.path`"),
         ("helmCharts: [{name: a, repo: 'https://example.com'}]\n", "`helmCharts` has kustomize run Helm"),
         ("transformers: ['https://example.com/t']\n", "`transformers`"),
-        ("resources: [inner]\n", "inner/kustomization.yaml: `resources` names `https://example.com/deep`"),
+        ("resources: [inner]\n", "inner/kustomization.yaml:1: `resources` names `https://example.com/deep`"),
         ("resources: [\n", "kustomization.yaml:1:"),
     ] {
         let tree = Tree::new(&[

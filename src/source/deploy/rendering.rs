@@ -79,12 +79,12 @@ impl Renderer<'_> {
                     (path, Some(bytes), value)
                 }
                 // The rendering says that it is missing.
-                (None, None) => return Ok(kustomization(self.tree, folder, self.tools)?),
+                (None, None) => return Ok(kustomization(self.tree, folder, self.tools, self.progress)?),
             };
             edit.apply(&mut value).map_err(|why| Trouble::invalid("spec", why))?;
             Some(Stand::write(&path, old, &value)?)
         };
-        let objects = kustomization(self.tree, folder, self.tools);
+        let objects = kustomization(self.tree, folder, self.tools, self.progress);
         drop(stand);
         Ok(objects?)
     }

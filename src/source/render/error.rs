@@ -8,6 +8,7 @@ use crate::fsio::limits;
 use crate::model::config::FILE_NAME;
 use crate::model::yaml::YamlError;
 use crate::model::{ErrorClass, ObjectId, Origin};
+use crate::source::git::GitError;
 
 /// Why a tree was not rendered.
 #[derive(Debug, thiserror::Error)]
@@ -67,16 +68,36 @@ pub enum RenderError {
         path: String,
     },
     /// A kustomization names what the revision does not hold.
-    #[error("{file}: `{field}` names `{entry}`, {why}")]
+    #[error("{file}{}: `{field}` names `{entry}`, {why}", line.map(|line| format!(":{line}")).unwrap_or_default())]
     Remote {
         /// The kustomization.
         file: String,
+        /// The line of the entry, where it can be told.
+        line: Option<u64>,
         /// Its field.
         field: String,
         /// What the field names.
         entry: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// A base elsewhere could not be fetched.
+    #[error("{file}: cannot take the base `{entry}`")]
+    Base {
+        /// The kustomization that names it.
+        file: String,
+        /// As it names it.
+        entry: String,
+        /// The cause.
+        source: Box<GitError>,
+    },
+    /// A kustomization leads to bases without end.
+    #[error("{file}: more than {limit} bases lie elsewhere")]
+    TooManyBases {
+        /// The kustomization that names one too many.
+        file: String,
+        /// How many there may be.
+        limit: usize,
     },
     /// A kustomization inflates Helm charts.
     #[error("{file}: `{field}` has kustomize run Helm, which may fetch charts from anywhere")]
@@ -148,6 +169,7 @@ impl RenderError {
         match self {
             Self::Missing { .. } | Self::Remote { .. } | Self::Empty { .. } => ErrorClass::Incomplete,
             Self::Helm(error) => error.class(),
+            Self::Base { source, .. } => source.class(),
             _ => ErrorClass::Failed,
         }
     }
@@ -156,6 +178,14 @@ impl RenderError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Remote { why, entry, .. } if why.contains("pinned to a commit") => {
+                let address = entry.split('?').next().unwrap_or(entry);
+                format!(
+                    "write `{address}?ref=COMMIT` with the 40 digits of the commit (`git ls-remote` says which), or \
+                     copy the base into the repository"
+                )
+            }
+            Self::Base { source, .. } => return source.hint(),
             Self::Remote { .. } => {
                 "copy it into the repository: a release is rendered from its revision alone".to_owned()
             }

@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::Value;
 
+use super::bases::{self, BaseName, Bases};
 use super::tool::{self, RenderTools};
 use super::tree::{Scratch, Tree};
 use super::{RenderError, objects_of};
-use crate::model::{ObjectId, Origin, RenderedObject, yaml};
+use crate::model::{ObjectId, Origin, Progress, RenderedObject, yaml};
 
 /// The names that kustomize looks for.
 pub(in crate::source) const FILES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
@@ -23,12 +25,15 @@ pub(in crate::source) fn render(
     tree: &Tree,
     folder: &Path,
     tools: &RenderTools,
+    progress: &dyn Progress,
 ) -> Result<Vec<RenderedObject>, RenderError> {
     let label = tree.label(folder);
-    Look { tree, seen: BTreeSet::new() }.folder(folder)?;
+    let scratch = Scratch::beside(&tree.root)?;
+    let own = Rc::new(Tree { root: tree.root.clone(), elsewhere: tree.elsewhere.clone() });
+    let mut look = Look { bases: Bases::new(&scratch.0, &tools.remote, progress), seen: BTreeSet::new() };
+    look.folder(Rc::clone(&own), folder)?;
     let tool = tools.choose().ok_or_else(|| RenderError::NoTool { folder: label.clone() })?;
 
-    let scratch = Scratch::beside(&tree.root)?;
     let output = tool::kustomize(tool, folder, &label, &scratch.0)?;
     let whole = Origin { file: label.clone(), ..Origin::default() };
     let documents = yaml::documents(&output)
@@ -38,45 +43,52 @@ pub(in crate::source) fn render(
         objects_of(document.value, &whole, &mut objects)?;
     }
 
-    let origins = origins(tree, folder, tool, &scratch.0).unwrap_or_default();
-    let mut lines = Lines { tree, files: HashMap::new() };
+    let trees: Vec<_> = std::iter::once(&own).chain(look.bases.trees()).collect();
+    let origins = origins(&trees, folder, tool, &scratch.0).unwrap_or_default();
+    let mut lines = Lines { files: HashMap::new() };
     for object in &mut objects {
         if let Some(source) = origins.get(&object.id) {
-            object.origin = Origin { file: source.file.clone(), ..Origin::default() };
+            object.origin = Origin { file: source.tree.label(&source.file), ..Origin::default() };
             if source.holds_object {
-                object.origin.line = lines.find(&source.file, &object.id);
+                object.origin.line = lines.find(source, &object.id);
             }
         }
     }
     Ok(objects)
 }
 
-/// Looks through a kustomization and what it is made of, for names that lead out of the revision.
+/// Looks through a kustomization and what it is made of, for names that lead out of the revision,
+/// and fetches the bases among them that are pinned.
 struct Look<'a> {
-    tree: &'a Tree,
+    bases: Bases<'a>,
     seen: BTreeSet<PathBuf>,
 }
 
 impl Look<'_> {
-    fn folder(&mut self, first: &Path) -> Result<(), RenderError> {
-        let mut queue = vec![first.to_owned()];
-        while let Some(folder) = queue.pop() {
+    fn folder(&mut self, tree: Rc<Tree>, first: &Path) -> Result<(), RenderError> {
+        let mut queue = vec![(tree, first.to_owned())];
+        while let Some((tree, folder)) = queue.pop() {
             if self.seen.insert(folder.clone()) {
-                self.kustomization(&folder, &mut queue)?;
+                self.kustomization(&tree, &folder, &mut queue)?;
             }
         }
         Ok(())
     }
 
-    fn kustomization(&self, folder: &Path, queue: &mut Vec<PathBuf>) -> Result<(), RenderError> {
+    fn kustomization(
+        &mut self,
+        tree: &Rc<Tree>,
+        folder: &Path,
+        queue: &mut Vec<(Rc<Tree>, PathBuf)>,
+    ) -> Result<(), RenderError> {
         let Some(path) = FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file()) else {
             return Err(RenderError::Missing {
-                place: format!("`{}`", self.tree.label(folder)),
+                place: format!("`{}`", tree.label(folder)),
                 wanted: format!("a `{}`", FILES[0]),
             });
         };
-        let file = self.tree.label(&path);
-        let bytes = self.tree.read(&path)?;
+        let file = tree.label(&path);
+        let bytes = tree.read(&path)?;
         let value =
             yaml::one_document(&bytes).map_err(|error| RenderError::Yaml { file: file.clone(), error })?;
         for field in ["helmCharts", "helmChartInflationGenerator", "helmGlobals"] {
@@ -84,41 +96,60 @@ impl Look<'_> {
                 return Err(RenderError::HelmCharts { file, field });
             }
         }
+        let refused = |field: &str, entry: &str, why| RenderError::Remote {
+            file: file.clone(),
+            line: line_of(&bytes, entry),
+            field: field.to_owned(),
+            entry: entry.chars().take(300).collect(),
+            why,
+        };
+        let mut fetched = Vec::new();
         for field in ["resources", "bases", "components", "generators", "transformers", "validators"] {
             for entry in strings(&value[field]) {
                 // Generators and transformers may stand in the file itself.
                 if entry.contains('\n') {
                     continue;
                 }
-                let remote = |why| RenderError::Remote {
-                    file: file.clone(),
-                    field: field.to_owned(),
-                    entry: entry.chars().take(300).collect(),
-                    why,
-                };
+                let remote = |why| refused(field, entry, why);
                 if looks_remote(entry) {
-                    return Err(remote("which lies outside the revision"));
+                    if !bases::FIELDS.contains(&field) {
+                        return Err(remote("which lies outside the revision"));
+                    }
+                    let base = BaseName::parse(entry).map_err(remote)?;
+                    let (tree, target) = self.bases.fetch(&base, &file, entry)?;
+                    fetched.push((entry.to_owned(), target.clone()));
+                    queue.push((tree, target));
+                    continue;
                 }
                 let target = fs::canonicalize(folder.join(entry))
                     .map_err(|_| remote("which is not in the revision"))?;
-                if !target.starts_with(&self.tree.root) {
+                if !target.starts_with(&tree.root) {
                     return Err(remote("which lies outside the revision"));
                 }
                 if target.is_dir() {
-                    queue.push(target);
+                    queue.push((Rc::clone(tree), target));
                 }
             }
         }
-        match loaded_files(&value).into_iter().find(|(_, entry)| entry.contains("://")) {
-            Some((field, entry)) => Err(RenderError::Remote {
-                file,
-                field,
-                entry: entry.chars().take(300).collect(),
-                why: "which lies outside the revision",
-            }),
-            None => Ok(()),
+        if let Some((field, entry)) =
+            loaded_files(&value).into_iter().find(|(_, entry)| entry.contains("://"))
+        {
+            return Err(refused(&field, entry, "which lies outside the revision"));
         }
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        let path = tree.resolve(&path)?;
+        self.bases.lead(&path, folder, value, &fetched)
     }
+}
+
+/// The line on which `text` stands, if it stands on one alone.
+fn line_of(bytes: &[u8], text: &str) -> Option<u64> {
+    let content = String::from_utf8_lossy(bytes);
+    let mut found = (1..).zip(content.lines()).filter(|(_, line)| line.contains(text));
+    let first = found.next()?;
+    found.next().is_none().then_some(first.0)
 }
 
 fn strings(value: &Value) -> impl Iterator<Item = &str> {
@@ -161,25 +192,25 @@ fn looks_remote(entry: &str) -> bool {
 
 /// Where an object comes from.
 struct Source {
-    file: String,
+    tree: Rc<Tree>,
+    /// Its path, below that tree.
+    file: PathBuf,
     /// Whether the file holds the object, or only made it.
     holds_object: bool,
 }
 
 /// Asks the tool for the file of each object; `None` when it does not say.
 fn origins(
-    tree: &Tree,
+    trees: &[&Rc<Tree>],
     folder: &Path,
     tool: (&Path, &str),
     scratch: &Path,
 ) -> Option<BTreeMap<ObjectId, Source>> {
-    // The wrapper lies in a folder of the scratch folder, which lies beside the tree.
-    let prefix = format!("../../{}/", tree.root.file_name()?.to_str()?);
-    let below = folder.strip_prefix(&tree.root).ok()?.to_str()?;
     let wrapper = scratch.join("wrapper");
     fs::create_dir(&wrapper).ok()?;
+    let wrapper = fs::canonicalize(wrapper).ok()?;
     let text = yaml::to_string(&serde_json::json!({
-        "resources": [format!("{prefix}{below}")],
+        "resources": [bases::relative(&wrapper, folder)],
         "buildMetadata": ["originAnnotations"],
     }));
     fs::write(wrapper.join(FILES[0]), text).ok()?;
@@ -189,32 +220,46 @@ fn origins(
         let Ok(id) = ObjectId::of(&document.value) else { continue };
         let Some(text) = document.value["metadata"]["annotations"][ORIGIN].as_str() else { continue };
         let Ok(origin) = yaml::one_document(text.as_bytes()) else { continue };
-        let source = match (origin["path"].as_str(), origin["configuredIn"].as_str()) {
-            (Some(path), _) => Source { file: path.to_owned(), holds_object: true },
-            (None, Some(path)) => Source { file: path.to_owned(), holds_object: false },
+        let (path, holds_object) = match (origin["path"].as_str(), origin["configuredIn"].as_str()) {
+            (Some(path), _) => (path, true),
+            (None, Some(path)) => (path, false),
             (None, None) => continue,
         };
-        if let Some(file) = source.file.strip_prefix(&prefix) {
-            origins.insert(id, Source { file: file.to_owned(), ..source });
+        let file = plain(&wrapper.join(path));
+        // The trees of bases lie beside the revision's, so a file lies in one of them.
+        if let Some(tree) = trees.iter().find(|tree| file.starts_with(&tree.root)) {
+            origins.insert(id, Source { tree: Rc::clone(tree), file, holds_object });
         }
     }
     Some(origins)
+}
+
+/// A path without its `..`, by its text alone: where a link leads does not matter here.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            out.pop();
+        } else {
+            out.push(part);
+        }
+    }
+    out
 }
 
 /// A document of a source file: its line, kind and name.
 type Entry = (u64, Option<String>, Option<String>);
 
 /// Finds the line of an object in its file.
-struct Lines<'a> {
-    tree: &'a Tree,
-    files: HashMap<String, Vec<Entry>>,
+struct Lines {
+    files: HashMap<PathBuf, Vec<Entry>>,
 }
 
-impl Lines<'_> {
-    fn find(&mut self, file: &str, id: &ObjectId) -> Option<u64> {
-        let entries = self.files.entry(file.to_owned()).or_insert_with(|| {
-            let path = self.tree.root.join(file);
-            let documents = self.tree.read(&path).ok().and_then(|bytes| yaml::documents(&bytes).ok());
+impl Lines {
+    fn find(&mut self, source: &Source, id: &ObjectId) -> Option<u64> {
+        let entries = self.files.entry(source.file.clone()).or_insert_with(|| {
+            let documents =
+                source.tree.read(&source.file).ok().and_then(|bytes| yaml::documents(&bytes).ok());
             let text = |value: &Value| value.as_str().map(str::to_owned);
             let entry = |document: yaml::Document| {
                 let value = document.value;

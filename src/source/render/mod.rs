@@ -3,6 +3,7 @@
 //! Sources come from `fleetpack.yaml`, else by convention. Every object is named and doubled
 //! ones are refused; nothing is added to an object, and nothing taken away.
 
+mod bases;
 mod error;
 mod files;
 mod helm;
@@ -104,7 +105,7 @@ fn from_source(
     // `kustomize: deploy/kustomization.yaml` means its folder.
     let is_file = at.file_name().is_some_and(|name| kustomize::FILES.iter().any(|file| name == *file));
     let folder = if at.is_file() && is_file { at.parent().unwrap_or(&at) } else { &at };
-    kustomize::render(tree, folder, tools)
+    kustomize::render(tree, folder, tools, progress)
 }
 
 fn by_convention(
@@ -114,7 +115,7 @@ fn by_convention(
     progress: &dyn Progress,
 ) -> Result<Vec<RenderedObject>, RenderError> {
     if kustomize::FILES.iter().any(|name| tree.root.join(name).is_file()) {
-        return kustomize::render(tree, &tree.root, tools);
+        return kustomize::render(tree, &tree.root, tools, progress);
     }
     if tree.root.join("Chart.yaml").exists() {
         let release = match config {

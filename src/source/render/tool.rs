@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::fsio::limits;
+use crate::source::git::remote::RemoteSettings;
 
 /// Longer than any honest rendering takes.
 const DEADLINE: Duration = Duration::from_mins(5);
@@ -28,6 +29,8 @@ pub struct RenderTools {
     pub kubectl: Option<PathBuf>,
     /// `helm`, version 3 or 4.
     pub helm: Option<PathBuf>,
+    /// How the bases of kustomizations that lie elsewhere are fetched.
+    pub remote: RemoteSettings,
 }
 
 /// Why a tool did not render.

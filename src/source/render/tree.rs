@@ -13,6 +13,8 @@ use crate::fsio::limits;
 pub(in crate::source) struct Tree {
     /// Its root, without links.
     pub root: PathBuf,
+    /// The URL and commit it was fetched by, if it is not the revision's.
+    pub elsewhere: Option<(String, String)>,
 }
 
 impl Tree {
@@ -20,11 +22,16 @@ impl Tree {
     pub fn open(path: &Path) -> Result<Self, RenderError> {
         let root = fs::canonicalize(path)
             .map_err(|source| RenderError::Io { path: path.display().to_string(), source })?;
-        Ok(Self { root })
+        Ok(Self { root, elsewhere: None })
     }
 
     /// A path as people know it: below the root of the revision.
     pub fn label(&self, path: &Path) -> String {
+        if let (Some((url, commit)), Ok(below)) = (&self.elsewhere, path.strip_prefix(&self.root)) {
+            let below = below.to_string_lossy();
+            let slashes = if below.is_empty() { "" } else { "//" };
+            return format!("{url}{slashes}{below}?ref={commit}");
+        }
         match path.strip_prefix(&self.root) {
             Ok(below) if below.as_os_str().is_empty() => ".".to_owned(),
             Ok(below) => below.to_string_lossy().into_owned(),
