@@ -24,6 +24,7 @@ spec:
     - --worker-image=registry.example.com/worker:1
     - --helper-image=registry.example.com/gone:1
     - --mirror-image=closed.example.com/secret:1
+    - --login-image=login.example.com/secret:1
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -85,6 +86,12 @@ fn candidates_are_decided_by_their_registry_or_by_the_author() {
     for name in ["operator:1", "worker:1"] {
         site.registry.image(&format!("registry.example.com/{name}"), &["--file", "etc/part=x"]);
     }
+    // One that wants a login which nobody has.
+    let login = Registry::up(&site.folder.path().join("login"), &["--htpasswd", "me:secret"]);
+    let conf = site.folder.path().join("registries.conf");
+    let others = fs::read_to_string(&conf).unwrap();
+    login.configure(site.folder.path(), &["login.example.com"]);
+    fs::write(&conf, others + &fs::read_to_string(&conf).unwrap()).unwrap();
     site.repository.write("app.yaml", APP);
     site.release("");
     let build = ["build", "repository", "-o", "app.tar", "--format", "json"];
@@ -93,11 +100,13 @@ fn candidates_are_decided_by_their_registry_or_by_the_author() {
     let ended = site.run(&build).refused(
         4,
         &[
-            "3 texts that look like images are not decided",
+            "4 texts that look like images are not decided",
             "`registry.example.com/gone:1`: image `registry.example.com/gone:1` was not found",
             "app.yaml:10  Pod app/operator  spec.containers[0].args[1]  (an argument)",
             "`closed.example.com/secret:1`: it cannot be asked for: no answer from",
-            "app.yaml:18  ConfigMap app/settings  data.help",
+            "`login.example.com/secret:1`: it cannot be asked for: `127.0.0.1:",
+            "401 Unauthorized",
+            "app.yaml:19  ConfigMap app/settings  data.help",
             "(a reference in a text)",
             "carried, for it exists: `registry.example.com/worker:1` (an argument: app.yaml:9, Pod app/operator",
         ],
@@ -108,6 +117,7 @@ fn candidates_are_decided_by_their_registry_or_by_the_author() {
     assert_eq!(
         lines,
         "images:\n  ignore:\n  - {image: \"closed.example.com/secret:1\", reason: \"…\"}\n  \
+         - {image: \"login.example.com/secret:1\", reason: \"…\"}\n  \
          - {image: \"registry.example.com/doc/only:2\", reason: \"…\"}\n  \
          - {image: \"registry.example.com/gone:1\", reason: \"…\"}"
     );
@@ -131,7 +141,7 @@ fn candidates_are_decided_by_their_registry_or_by_the_author() {
         "  used by   app.yaml:7  Pod app/operator  spec.containers[0].image  (a pod runs it)\n",
         "registry.example.com/worker:1\n  ignored by `*.example.com/*`: the site has them\n  used by   app.yaml:9  ",
         "spec.containers[0].args[0]  (looks like one: an argument)",
-        "1 images (1 required, 4 ignored), ",
+        "1 images (1 required, 5 ignored), ",
     ] {
         assert!(ended.stdout.contains(part), "{part}\nin:\n{}", ended.stdout);
     }

@@ -198,7 +198,8 @@ impl Search<'_> {
     /// Takes a field that certainly holds an image; `wanted`: it must be there.
     fn sure(&mut self, value: Option<&Value>, rule: Rule, wanted: bool) {
         let (text, why) = match value {
-            Some(Value::String(text)) if !text.is_empty() => {
+            // Blank is how some kinds say that something else fills it in.
+            Some(Value::String(text)) if !text.trim().is_empty() => {
                 let reference = guess::without_scheme(text);
                 let url = self.path.as_str().rsplit('.').next() == Some("url");
                 let bare = if rule == Rule::Schema { reference } else { text };

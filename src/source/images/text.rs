@@ -85,6 +85,13 @@ impl Search<'_> {
         {
             return self.candidate(value, image, Rule::Text);
         }
+        // The base of a build. A query's `FROM` has neither a path nor a tag behind it.
+        if let Some(base) = line.strip_prefix("FROM ")
+            && let Some(base) = base.split_whitespace().find(|word| !word.starts_with('-'))
+            && let Some(image) = guess::named(base, Name::Part)
+        {
+            return self.candidate(base, image, Rule::Text);
+        }
         let mut before = Name::None;
         for word in line.split_whitespace() {
             let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
