@@ -315,7 +315,7 @@ fn a_tag_is_asked_for_once_and_never_where_it_is_locked() {
     assert_eq!(tags(), ["GET"]);
     let warning = "warning: `registry.example.com/web:latest`: `latest`, or no tag,";
     assert!(said.stderr.contains(warning), "{}", said.stderr);
-    assert!(said.stderr.contains("pod.yaml:1 (Pod web, spec.containers[0].image)"), "{}", said.stderr);
+    assert!(said.stderr.contains("pod.yaml:4 (Pod web, spec.containers[0].image)"), "{}", said.stderr);
 
     // A lock by hand at what it was: the tag is not asked for again. The warning stays.
     repository.write(

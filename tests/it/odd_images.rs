@@ -156,7 +156,7 @@ fn what_cannot_be_carried_says_what_to_do() {
         let descriptor = bad(&odd.layout, name);
         odd.layout.name(&descriptor, &format!("{HOST}/{name}:1"));
         let ended = run(&mut odd.build(&format!("{name}:1"))).refused(code, parts);
-        assert!(ended.stderr.contains("pod.yaml:1  Pod web  spec.containers[0].image"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("pod.yaml:4  Pod web  spec.containers[0].image"), "{}", ended.stderr);
         assert!(!odd.path().join("out.tar").exists());
     }
 }
