@@ -27,21 +27,21 @@ impl Progress for Lines {
 }
 
 /// What came out, and what was said.
-struct Out {
+pub struct Out {
     objects: Vec<RenderedObject>,
-    said: String,
+    pub said: String,
 }
 
 impl Out {
     /// `KIND NAMESPACE/NAME` of the release's objects, sorted.
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.objects.iter().map(|object| object.id.to_string()).collect();
         names.sort();
         names
     }
 
     #[track_caller]
-    fn object(&self, name: &str) -> &RenderedObject {
+    pub fn object(&self, name: &str) -> &RenderedObject {
         let all = || self.objects.iter();
         all().find(|object| object.id.to_string() == name).unwrap_or_else(|| {
             panic!("no `{name}` among {:?}", all().map(|object| object.id.to_string()).collect::<Vec<_>>())
@@ -51,7 +51,7 @@ impl Out {
 
 /// Renders the `root/` of a revision with these files and follows its deployers. A file called
 /// `deployers` says what `fleetpack.yaml` says about them; with one called `convention` it names no source.
-fn run(files: &[(&str, &str)]) -> Result<Out, DeployError> {
+pub fn run(files: &[(&str, &str)]) -> Result<Out, DeployError> {
     let folder = tempfile::tempdir().unwrap();
     let tree = folder.path().join("tree");
     fs::create_dir(&tree).unwrap();
@@ -112,7 +112,7 @@ fn listing(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>
 }
 
 #[track_caller]
-fn refused(files: &[(&str, &str)], class: ErrorClass, parts: &[&str]) {
+pub fn refused(files: &[(&str, &str)], class: ErrorClass, parts: &[&str]) {
     let error = match run(files) {
         Ok(out) => panic!("not refused: {:?}", out.names()),
         Err(error) => error,
@@ -124,7 +124,7 @@ fn refused(files: &[(&str, &str)], class: ErrorClass, parts: &[&str]) {
     assert_eq!(error.class(), class, "{text}");
 }
 
-fn config_map(name: &str) -> String {
+pub fn config_map(name: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: v}}\n")
 }
 
@@ -137,11 +137,11 @@ fn application(name: &str, path: &str, spec: &str, source: &str) -> String {
     )
 }
 
-const REPOSITORY: &str = "---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\n\
+pub const REPOSITORY: &str = "---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\n\
     metadata: {name: shop, namespace: flux-system}\nspec: {interval: 1m, url: HERE, ref: {branch: main}}\n";
 
 /// A Flux Kustomization with these lines of its `spec`.
-fn kustomization(name: &str, spec: &str) -> String {
+pub fn kustomization(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\n\
          metadata: {{name: {name}, namespace: flux-system}}\nspec:\n  interval: 1m\n  prune: true\n  \
@@ -168,11 +168,11 @@ const CHART: &[(&str, &str)] = &[
     ),
 ];
 
-fn with_chart<'a>(files: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+pub fn with_chart<'a>(files: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     [CHART, files].concat()
 }
 
-fn values(object: &RenderedObject) -> Value {
+pub fn values(object: &RenderedObject) -> Value {
     serde_json::from_str(object.value["data"]["values"].as_str().unwrap()).unwrap()
 }
 
@@ -363,6 +363,13 @@ fn sets_of_applications() {
         ErrorClass::Failed,
         &["Application argocd/fixed stands twice"],
     );
+    let deep = ("params/p/deep/two.json", "{}");
+    let greedy = set("  - git: {repoURL: HERE, files: [{path: 'params/*/*.json'}]}\n", false, "x");
+    refused(
+        &[&files[..], &[deep, ("root/set.yaml", greedy.as_str())]].concat(),
+        ErrorClass::Incomplete,
+        &["`spec.generators[0].git.files`: whether `params/p/deep/two.json` is taken depends on a setting"],
+    );
     let by_files = "  - git: {repoURL: HERE, files: [{path: 'params/**/*.json'}]}\n";
     let text =
         set(by_files, false, "f-{{path_to.x}}-{{path.filename}}").replace("path: '{{path}}'", "path: apps/a");
@@ -392,133 +399,6 @@ fn sets_of_applications() {
         ErrorClass::Incomplete,
         &["`spec.generators[0].git.repoURL`: `https://other.example/x` is not this repository"],
     );
-}
-
-#[test]
-fn flux_builds_folders_and_substitutes() {
-    let infra = kustomization("infra", "  path: ./infra\n");
-    let apps = kustomization(
-        "apps",
-        "  path: ./apps\n  targetNamespace: web\n  namePrefix: p-\n  nameSuffix: -s\n  images: [{name: web, newTag: '2'}]\n  \
-         commonMetadata: {labels: {team: x}}\n  patches:\n  - patch: |-\n      - {op: add, path: /spec/minReadySeconds, value: 7}\n    target: {kind: Deployment}\n  \
-         postBuild:\n    substitute: {COUNT: '3', HOST: a.example}\n    substituteFrom:\n    - {kind: ConfigMap, name: vars}\n    - {kind: Secret, name: none, optional: true}\n",
-    );
-    let out = run(&[
-        // The variables come from what another Kustomization deploys, which is followed later.
-        ("root/a.yaml", &apps),
-        ("root/b.yaml", &(infra + REPOSITORY)),
-        ("infra/vars.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: vars, namespace: flux-system}\ndata: {COUNT: '9', TAG: v1}\n"),
-        (
-            "apps/web.yaml",
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, annotations: {host: '${HOST}', none: 'x${NONE}', raw: '$${HOST}'}}\nspec:\n  replicas: ${COUNT}\n  \
-             selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web, tag: '${TAG}'}}\n    spec: {containers: [{name: web, image: 'web:1'}]}\n",
-        ),
-        ("apps/sub/kustomization.yaml", "resources: [m.yaml]\nnamePrefix: sub-\n"),
-        ("apps/sub/m.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, labels: {kustomize.toolkit.fluxcd.io/substitute: disabled}}\ndata: {k: '${HOST}'}\n"),
-        ("apps/notes.txt", "not a manifest"),
-    ])
-    .unwrap();
-    assert_eq!(
-        out.names(),
-        ["ConfigMap flux-system/vars", "ConfigMap web/p-sub-m-s", "Deployment web/p-web-s"]
-    );
-    let web = &out.object("Deployment web/p-web-s").value;
-    assert_eq!(web["spec"]["replicas"], 3);
-    assert_eq!(web["spec"]["minReadySeconds"], 7);
-    assert_eq!(web["metadata"]["annotations"], json!({"host": "a.example", "none": "x", "raw": "${HOST}"}));
-    assert_eq!(web["metadata"]["labels"]["team"], "x");
-    assert_eq!(web["spec"]["template"]["metadata"]["labels"]["tag"], "v1");
-    assert_eq!(web["spec"]["template"]["spec"]["containers"][0]["image"], "web:2");
-    assert_eq!(out.object("ConfigMap web/p-sub-m-s").value["data"]["k"], "${HOST}");
-    assert!(out.said.contains("set nowhere, so Flux puts nothing there: `${NONE}`"), "{}", out.said);
-    assert!(out.said.contains("GitRepository flux-system/shop"), "{}", out.said);
-}
-
-#[test]
-fn a_bootstrapped_flux_deploys_itself() {
-    let own = REPOSITORY.to_owned() + &kustomization("flux-system", "  path: ./clusters/one\n");
-    let map = config_map("web");
-    let out = run(&[
-        ("root/sync.yaml", &own),
-        ("clusters/one/flux-system/sync.yaml", &own),
-        ("clusters/one/flux-system/kustomization.yaml", "resources: [sync.yaml]\n"),
-        ("clusters/one/web.yaml", &map),
-    ])
-    .unwrap();
-    assert_eq!(out.names(), ["ConfigMap web"]);
-}
-
-#[test]
-fn flux_installs_charts() {
-    let release = |spec: &str| {
-        format!(
-            "---\napiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {{name: web, namespace: flux-system}}\nspec:\n  interval: 1m\n{spec}"
-        )
-    };
-    let chart = "  chart: {spec: {chart: ./charts/part, sourceRef: {kind: GitRepository, name: shop}, valuesFiles: [charts/part/values.yaml, charts/part/other.yaml]}}\n";
-    let maps = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: v, namespace: flux-system}\ndata:\n  values.yaml: |\n    size: 2\n    from: map\n  one: '5'\n\
-        ---\napiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: flux-system}\nstringData: {k: 'nested: {b: 9}'}\n";
-    let full = release(&format!(
-        "{chart}  targetNamespace: web\n  install: {{createNamespace: true, crds: Skip}}\n  values: {{size: 3}}\n  \
-         valuesFrom:\n  - {{kind: ConfigMap, name: v}}\n  - {{kind: ConfigMap, name: v, valuesKey: one, targetPath: 'deep.list[0]'}}\n  \
-         - {{kind: Secret, name: s, valuesKey: k}}\n  - {{kind: Secret, name: absent, optional: true}}\n  commonMetadata: {{labels: {{team: x}}}}\n  \
-         postRenderers:\n  - kustomize:\n      patches:\n      - patch: |-\n          - {{op: add, path: /data/extra, value: e}}\n        target: {{kind: ConfigMap}}\n"
-    ));
-    let files = with_chart(&[]);
-    let root = REPOSITORY.to_owned() + maps + &full;
-    let out = run(&[&files[..], &[("root/all.yaml", root.as_str())]].concat()).unwrap();
-    assert_eq!(
-        out.names(),
-        [
-            "ConfigMap flux-system/v",
-            "ConfigMap web/web-web",
-            "Job web/migrate",
-            "Namespace web",
-            "Pod web/check",
-            "Secret flux-system/s"
-        ]
-    );
-    let map = out.object("ConfigMap web/web-web");
-    assert_eq!(
-        values(map),
-        json!({"colour": "blue", "size": 3, "from": "map", "deep": {"list": [5]}, "nested": {"a": 1, "b": 9}})
-    );
-    assert_eq!(map.value["data"]["extra"], "e");
-    assert_eq!(map.value["metadata"]["labels"]["team"], "x");
-
-    let by_chart = "---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmChart\nmetadata: {name: c, namespace: flux-system}\n\
-        spec: {chart: charts/part, sourceRef: {kind: GitRepository, name: shop}, interval: 1m}\n";
-    let root = REPOSITORY.to_owned()
-        + by_chart
-        + &release(
-            "  chartRef: {kind: HelmChart, name: c}\n  releaseName: r\n  install: {disableHooks: true}\n",
-        );
-    let out = run(&[&files[..], &[("root/all.yaml", root.as_str())]].concat()).unwrap();
-    assert_eq!(
-        out.names(),
-        ["ConfigMap flux-system/r", "CustomResourceDefinition things.a.io", "Pod flux-system/check"]
-    );
-
-    let away = "---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: h, namespace: flux-system}\nspec: {url: https://charts.example.com}\n";
-    let root = away.to_owned()
-        + &release(
-            "  chart: {spec: {chart: part, version: 1.x, sourceRef: {kind: HelmRepository, name: h}}}\n",
-        );
-    let with_root = [&files[..], &[("root/all.yaml", root.as_str())]].concat();
-    refused(
-        &with_root,
-        ErrorClass::Incomplete,
-        &[
-            "HelmRelease flux-system/web: `spec.chart.spec.sourceRef`: the chart `part` 1.x lies in HelmRepository flux-system/h (`https://charts.example.com`)",
-            "replace:\n  - object: HelmRelease flux-system/web\n    path: ",
-        ],
-    );
-    let decided = [
-        &with_root[..],
-        &[("deployers", "{replace: [{object: HelmRelease flux-system/web, path: charts/part}]}")],
-    ]
-    .concat();
-    assert!(run(&decided).unwrap().names().contains(&"ConfigMap flux-system/web".to_owned()));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod archive;
 mod canonical;
 mod demo;
 mod deployers;
+mod deployers_flux;
 mod deployers_node;
 mod discovery;
 mod documents;

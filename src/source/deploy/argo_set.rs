@@ -208,18 +208,15 @@ impl Set<'_> {
         }
         // With folders, Argo CD passes over files.
         if directories.is_empty() {
-            for path in chosen(&all_paths(&self.context.tree.root, false)?, files, &format!("{field}.files"))?
-            {
+            let paths = all_paths(&self.context.tree.root, false)?;
+            for path in chosen_files(&paths, files, &format!("{field}.files"))? {
                 for content in self.parameters_of(&path, field)? {
                     out.push(self.parameters(&path, Some(content), &generator, field)?);
                 }
             }
         } else {
-            for path in chosen(
-                &all_paths(&self.context.tree.root, true)?,
-                directories,
-                &format!("{field}.directories"),
-            )? {
+            let paths = all_paths(&self.context.tree.root, true)?;
+            for path in chosen(&paths, directories, Stars::Single, &format!("{field}.directories"))? {
                 out.push(self.parameters(&path, None, &generator, field)?);
             }
         }
@@ -491,12 +488,12 @@ fn all_paths(root: &Path, folders: bool) -> Result<Vec<String>, Trouble> {
 }
 
 /// Those of `paths` that a rule takes and none leaves out.
-fn chosen(paths: &[String], rules: &[PathRule], field: &str) -> Result<Vec<String>, Trouble> {
+fn chosen(paths: &[String], rules: &[PathRule], stars: Stars, field: &str) -> Result<Vec<String>, Trouble> {
     let mut out = Vec::new();
     for path in paths {
         let (mut taken, mut left_out) = (false, false);
         for rule in rules {
-            let fits = matches(&rule.path, path, Stars::Component).ok_or_else(|| {
+            let fits = matches(&rule.path, path, stars).ok_or_else(|| {
                 Trouble::invalid(field, format!("`{:.200}` is not a pattern of paths", rule.path))
             })?;
             taken |= fits && !rule.exclude;
@@ -507,4 +504,23 @@ fn chosen(paths: &[String], rules: &[PathRule], field: &str) -> Result<Vec<Strin
         }
     }
     Ok(out)
+}
+
+/// The files that rules take. Argo CD has two ways of reading their patterns, and a setting of its own
+/// says which: where they take different files, what the set makes is not known here.
+fn chosen_files(paths: &[String], rules: &[PathRule], field: &str) -> Result<Vec<String>, Trouble> {
+    let by_component = chosen(paths, rules, Stars::Component, field)?;
+    let greedy = chosen(paths, rules, Stars::Greedy, field)?;
+    // Both are sorted, as the paths are.
+    let other = |a: &[String], b: &[String]| a.iter().find(|path| b.binary_search(path).is_err()).cloned();
+    match other(&by_component, &greedy).or_else(|| other(&greedy, &by_component)) {
+        None => Ok(by_component),
+        Some(path) => Err(Trouble::unsupported(
+            field,
+            format!(
+                "whether `{path:.300}` is taken depends on a setting of Argo CD (`new git file globbing`): write \
+                     patterns that both ways read alike, or name the files"
+            ),
+        )),
+    }
 }

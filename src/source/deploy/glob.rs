@@ -6,9 +6,14 @@ pub enum Stars {
     /// `*` takes everything, separators too; `{a,b}` is a choice (gobwas' glob without separators,
     /// which Argo CD uses for `directory.include` and `.exclude`).
     Everything,
-    /// `*` stops at `/`, and `**` as a whole component takes any number of them (doublestar, and
-    /// Go's `path.Match` for patterns without `**`).
+    /// `*` stops at `/`, `**` as a whole component takes any number of them, and `{a,b}` is a choice
+    /// (doublestar, one of Argo CD's two ways of matching files of a repository).
     Component,
+    /// `*` stops at `/`, however many there are, and braces are braces (Go's `path.Match`, which Argo CD
+    /// uses for folders of a repository).
+    Single,
+    /// `*` takes everything and braces are braces (Git's own patterns, the other way of matching files).
+    Greedy,
 }
 
 /// The most choices that a pattern may spell out.
@@ -20,7 +25,10 @@ pub fn matches(pattern: &str, text: &str, stars: Stars) -> Option<bool> {
         return None;
     }
     let mut choices = Vec::new();
-    spell_out(pattern, &mut choices)?;
+    match stars {
+        Stars::Everything | Stars::Component => spell_out(pattern, &mut choices)?,
+        Stars::Single | Stars::Greedy => choices.push(pattern.to_owned()),
+    }
     let text: Vec<char> = text.chars().collect();
     let mut any = false;
     for choice in choices {
@@ -150,7 +158,7 @@ fn parse(pattern: &str, stars: Stars) -> Option<Vec<Token>> {
 
 /// Walks the table of prefixes: no backtracking, so no pattern is slow.
 fn one(tokens: &[Token], text: &[char], stars: Stars) -> bool {
-    let separates = |c: char| stars == Stars::Component && c == '/';
+    let separates = |c: char| matches!(stars, Stars::Component | Stars::Single) && c == '/';
     let mut row = vec![false; text.len() + 1];
     row[0] = true;
     for (index, token) in tokens.iter().enumerate() {
@@ -232,6 +240,16 @@ mod tests {
         }
         for bad in ["[a", "{a", "a}", "a\\", &"{a,b}".repeat(20)] {
             assert_eq!(matches(bad, "a", Stars::Component), None, "{bad}");
+        }
+        for (pattern, text, single, greedy) in [
+            ("apps/*", "apps/a/b", false, true),
+            ("apps/**", "apps/a/b", false, true),
+            ("apps/**/c", "apps/c", false, false),
+            ("{a,b}", "{a,b}", true, true),
+            ("{a,b}", "a", false, false),
+        ] {
+            assert_eq!(matches(pattern, text, Stars::Single), Some(single), "{pattern} {text}");
+            assert_eq!(matches(pattern, text, Stars::Greedy), Some(greedy), "{pattern} {text}");
         }
         let slow = format!("{}b", "*a".repeat(200));
         assert_eq!(matches(&slow, &"a".repeat(4_000), Stars::Everything), Some(false));
