@@ -1,7 +1,7 @@
 //! From a Git revision to rendered objects and the images that they would run.
 //!
-//! May use `model`, `fsio`, `oci`, `archive`, `trust`, `store` and `ledger`; runs `kustomize` or
-//! `kubectl` on an exported tree. Must never touch a cluster or change the repository.
+//! May use `model`, `fsio`, `oci`, `archive`, `trust`, `store` and `ledger`; runs `kustomize`,
+//! `kubectl` and `helm` on an exported tree. Must never touch a cluster or change the repository.
 
 pub mod config;
 pub mod deploy;

@@ -8,7 +8,7 @@ use fleetpack::apply::{
     self, ApplyError, Cluster, ClusterTarget, Observation, PlanOptions, ReleaseObjects, StepSink, Unrecorded,
 };
 use fleetpack::model::progress::{Event, Progress, Silent};
-use fleetpack::model::{Digest, ErrorClass, ObjectId, Origin, Plan, RenderedObject};
+use fleetpack::model::{Digest, ErrorClass, ObjectId, ObjectRole, Origin, Plan, RenderedObject};
 use serde_json::Value;
 
 use crate::support::cluster::{self, Line};
@@ -636,4 +636,44 @@ metadata: {name: handed-over, namespace: fleetpack-system}
     assert!(said.contains("secret/handed-over pruned"), "{said}");
     assert_eq!(kube.kubectl(&["get", "configmap", "handed-over", "-n", "fleetpack-system"]).code, 0);
     assert_eq!(kube.kubectl(&["get", "secret", "handed-over", "-n", "fleetpack-system"]).code, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_and_deletion_hooks_of_a_chart_only_travel() {
+    let cluster = connect().await;
+    let yaml = "apiVersion: v1\nkind: Namespace\nmetadata: {name: roles}\n---\n\
+        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\n---\n\
+        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: hook, namespace: roles}\n---\n\
+        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: test, namespace: roles}\n---\n\
+        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: farewell, namespace: roles}\n---\n\
+        apiVersion: none.fleetpack.test/v1\nkind: Nowhere\nmetadata: {name: of-a-test}\n";
+    let mut wanted = release("roles", "1", yaml);
+    for object in &mut wanted.objects {
+        // Where it goes is said beside the object, for the site knows its kind.
+        object.default_namespace = Some("roles".into());
+        object.role = match object.id.name.as_str() {
+            "hook" => ObjectRole::Hook,
+            "test" | "of-a-test" => ObjectRole::Test,
+            "farewell" => ObjectRole::UndoHook,
+            _ => ObjectRole::Plain,
+        };
+    }
+    let plan = applied(&cluster, wanted.clone()).await;
+    let created: Vec<_> = plan.create.iter().map(|create| create.object.to_string()).collect();
+    assert_eq!(created, ["Namespace roles", "ConfigMap roles/plain", "ConfigMap roles/hook"]);
+    assert_eq!(plan.warnings, Vec::<String>::new(), "a default that the release says is no guess");
+
+    // What is a test from now on leaves the cluster.
+    wanted = release("roles", "2", yaml);
+    wanted.objects.retain(|object| object.id.name != "of-a-test");
+    for object in &mut wanted.objects {
+        object.default_namespace = Some("roles".into());
+        if object.id.kind == "ConfigMap" && object.id.name != "plain" {
+            object.role = ObjectRole::Test;
+        }
+    }
+    assert_eq!(names(&applied(&cluster, wanted.clone()).await.prune), ["ConfigMap roles/hook"]);
+
+    wanted.objects.retain(|object| object.role == ObjectRole::Test);
+    assert!(matches!(refused(&cluster, wanted).await, ApplyError::Empty));
 }

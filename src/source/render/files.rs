@@ -116,7 +116,10 @@ pub(super) fn by_convention(
     })?;
     charts.sort();
     for chart in charts {
-        progress.warn(format!("the Helm chart in `{chart}` is not rendered"));
+        progress.warn(format!(
+            "the Helm chart in `{chart}` is not rendered: if it belongs to the release, name it as a `helm` source \
+             in `{FILE_NAME}`"
+        ));
     }
     let mut objects = Vec::new();
     for path in files {

@@ -85,6 +85,6 @@ mod tests {
         assert!(check(&object("Secret", "stringData", &"x".repeat(mib + 1))).is_err());
         assert!(check(&object("Pod", "spec", &"x".repeat(2 * mib))).is_ok());
         let message = check(&object("Pod", "spec", &"x".repeat(3 * mib))).unwrap_err().to_string();
-        assert!(message.contains("Pod x has 31457") && message.ends_with("at most 3145728"), "{message}");
+        assert!(message.contains("Pod x has 31458") && message.ends_with("at most 3145728"), "{message}");
     }
 }

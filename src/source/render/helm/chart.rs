@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -325,36 +325,110 @@ fn bound_of(path: &str) -> Option<u64> {
 
 /// Reads what matters here of a packaged chart.
 fn package<'a>(bytes: &[u8], place: &str, budget: &mut Budget) -> Result<Files<'a>, RenderError> {
+    let mut inflated = MultiGzDecoder::new(bytes).take(budget.bytes + 1);
+    let members = members(&mut inflated, place);
+    let left = inflated.limit();
+    if left == 0 {
+        let limit = limits::RENDERED;
+        return Err(HelmError::TooMuch { place: place.to_owned(), what: "bytes, unpacked", limit }.into());
+    }
+    budget.bytes = left - 1;
+    Ok(Files::Package { members: Rc::new(members?), prefix: String::new(), place: place.to_owned() })
+}
+
+fn members(inflated: &mut impl Read, place: &str) -> Result<BTreeMap<String, Vec<u8>>, RenderError> {
     let broken = |source| HelmError::Package { place: place.to_owned(), source };
     let too_much =
         |what, limit| RenderError::from(HelmError::TooMuch { place: place.to_owned(), what, limit });
-    let mut inflated = MultiGzDecoder::new(bytes).take(budget.bytes + 1);
     let mut members = BTreeMap::new();
-    {
-        let mut archive = tar::Archive::new(&mut inflated);
-        for (count, entry) in (1..).zip(archive.entries().map_err(broken)?) {
-            if count > MAX_MEMBERS {
-                return Err(too_much("members", MAX_MEMBERS));
-            }
-            let mut entry = entry.map_err(broken)?;
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            // Everything lies in one folder, whose name means nothing.
-            let Some((_, path)) = path.trim_start_matches("./").split_once('/') else { continue };
-            let Some(bound) = bound_of(path).filter(|_| entry.header().entry_type().is_file()) else {
-                continue;
-            };
-            if entry.size() > bound {
-                return Err(too_much("bytes in a file that describes it", bound));
-            }
-            let mut content = Vec::new();
-            entry.by_ref().take(bound).read_to_end(&mut content).map_err(broken)?;
-            members.insert(path.to_owned(), content);
+    let mut archive = tar::Archive::new(inflated);
+    for (count, entry) in (1..).zip(archive.entries().map_err(broken)?) {
+        if count > MAX_MEMBERS {
+            return Err(too_much("members", MAX_MEMBERS));
         }
+        let mut entry = entry.map_err(broken)?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        // Everything lies in one folder, whose name means nothing.
+        let Some((_, path)) = path.trim_start_matches("./").split_once('/') else { continue };
+        let Some(bound) = bound_of(path).filter(|_| entry.header().entry_type().is_file()) else {
+            continue;
+        };
+        if entry.size() > bound {
+            return Err(too_much("bytes in a file that describes it", bound));
+        }
+        let mut content = Vec::new();
+        entry.by_ref().take(bound).read_to_end(&mut content).map_err(broken)?;
+        members.insert(path.to_owned(), content);
     }
-    let left = inflated.limit();
-    if left == 0 {
-        return Err(too_much("bytes, unpacked", limits::RENDERED));
+    Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write as _};
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, content) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, path, *content).unwrap();
+        }
+        archive.into_inner().unwrap().finish().unwrap()
     }
-    budget.bytes = left - 1;
-    Ok(Files::Package { members: Rc::new(members), prefix: String::new(), place: place.to_owned() })
+
+    fn load(bytes: &[u8]) -> Result<Chart, RenderError> {
+        let mut budget = Budget { charts: MAX_CHARTS, bytes: limits::RENDERED };
+        Chart::read(&package(bytes, "a.tgz", &mut budget)?, MAX_DEPTH, &mut budget)
+    }
+
+    fn refused(bytes: &[u8], part: &str) {
+        let message = load(bytes).map(|chart| chart.name).unwrap_err().to_string();
+        assert!(message.contains(part), "wanted `{part}` in: {message}");
+    }
+
+    #[test]
+    fn packages_that_are_too_much() {
+        let inner = packed(&[("x/Chart.yaml", b"name: x\nversion: 1.0.0\n")]);
+        let chart = load(&packed(&[
+            ("a/charts/x-1.0.0.tgz", &inner),
+            ("a/charts/y/Chart.yaml", b"name: b\nversion: 2.0.0\n"),
+            ("a/charts/_z/Chart.yaml", b"["),
+            ("a/Chart.yaml", b"name: a\nversion: 0.1.0\n"),
+            ("a/templates/Chart.yaml", b"["),
+        ]))
+        .unwrap();
+        assert_eq!(chart.parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(), ["x", "b"]);
+        assert_eq!(chart.parts[0].place, "a.tgz/charts/x-1.0.0.tgz");
+
+        refused(b"no gzip", "cannot read the packaged chart `a.tgz`");
+        refused(&packed(&[]), "there is no `Chart.yaml`");
+        let large = vec![b'#'; usize::try_from(limits::CONFIG_FILE).unwrap() + 1];
+        refused(&packed(&[("a/Chart.yaml", &large)]), "bytes in a file that describes it");
+
+        // A bomb: a quarter of a gigabyte of nothing.
+        let mut bomb = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut header = tar::Header::new_ustar();
+        header.set_path("a/README.md").unwrap();
+        header.set_size(272 << 20);
+        header.set_cksum();
+        bomb.write_all(header.as_bytes()).unwrap();
+        io::copy(&mut io::repeat(0).take(272 << 20), &mut bomb).unwrap();
+        refused(&bomb.finish().unwrap(), "`a.tgz` has more than 268435456 bytes, unpacked");
+
+        // A chart in a chart in a chart.
+        let mut nested = packed(&[("x/Chart.yaml", b"name: x\nversion: 1.0.0\n")]);
+        for _ in 0..MAX_DEPTH {
+            nested = packed(&[
+                ("x/Chart.yaml", b"name: x\nversion: 1.0.0\n".as_slice()),
+                ("x/charts/x.tgz", &nested),
+            ]);
+        }
+        refused(&nested, "has more than 8 charts within charts");
+    }
 }
