@@ -151,7 +151,8 @@ impl<'a> Closure<'a> {
     pub fn check(&self) -> Result<()> {
         let document = self.document;
         let mut reached = vec![false; document.blobs.len()];
-        let roots = [document.git.bundle, document.rendered.layer, Digest::of(media_type::EMPTY_BYTES)];
+        let mut roots = document.bundles();
+        roots.extend([document.rendered.layer, Digest::of(media_type::EMPTY_BYTES)]);
         for place in roots.iter().filter_map(|root| self.places.get(root)) {
             reached[*place] = true;
         }

@@ -89,11 +89,52 @@ pub fn check(document: &ReleaseDocument) -> Result<()> {
     if document.branch().is_none() {
         return Err(rule("names no branch in `git.refs`"));
     }
+    check_submodules(document)?;
     let blobs = Blobs::check(document)?;
     if !document.images.is_sorted_by(|a, b| a.reference < b.reference) {
         return Err(rule("does not sort `images` by reference, each once"));
     }
     document.images.iter().try_for_each(|image| blobs.check_image(image))
+}
+
+/// The rules of `git.submodules`.
+fn check_submodules(document: &ReleaseDocument) -> Result<()> {
+    let submodules = &document.git.submodules;
+    at_most("submodules", submodules.len() as u64, limits::SUBMODULES as u64)?;
+    if submodules.is_empty() == document.requires.iter().any(|name| name == release::SUBMODULES) {
+        let feature = release::SUBMODULES;
+        return Err(rule(format!("does not list `git.submodules` just where it requires `{feature}`")));
+    }
+    if !submodules.is_sorted_by(|a, b| a.name < b.name) {
+        return Err(rule("does not sort `git.submodules` by name, each once"));
+    }
+    let mut paths = HashSet::new();
+    for submodule in submodules {
+        let name = &submodule.name;
+        let refs = &submodule.refs;
+        if !refs.is_sorted_by(|a, b| a.name < b.name) || refs.iter().any(|found| !found.name.is_branch()) {
+            return Err(rule(format!("does not sort the branches of submodule `{name}` by name, each once")));
+        }
+        if submodule.paths.first().is_none_or(|first| first.commit != submodule.commit)
+            || !submodule.paths.is_sorted_by(|a, b| a.path < b.path)
+        {
+            return Err(rule(format!("does not sort the paths of submodule `{name}`, its commit's first")));
+        }
+        at_most("paths of submodules", submodule.paths.len() as u64, limits::SUBMODULES as u64)?;
+        for place in &submodule.paths {
+            if !refs.iter().any(|found| found.target == place.commit) {
+                let (path, commit) = (&place.path, &place.commit);
+                return Err(rule(format!("names no branch for commit {commit} of submodule `{path}`")));
+            }
+            if !paths.insert(&place.path) {
+                return Err(rule(format!("lists submodule `{}` twice", place.path)));
+            }
+            if place.url.len() > 2_048 || place.url.chars().any(char::is_control) {
+                return Err(rule(format!("gives submodule `{}` a URL that is none", place.path)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The blobs by digest, and where the manifests and configs among them end.
@@ -121,7 +162,14 @@ impl<'a> Blobs<'a> {
             return Err(rule("does not sort the manifests and configs before the git bundle by digest"));
         }
         blobs.expect("git bundle", document.git.bundle, media_type::GIT_BUNDLE)?;
-        if entries.get(small + 1).is_none_or(|blob| blob.digest != document.rendered.layer) {
+        let bundles = document.bundles();
+        for (place, bundle) in bundles.iter().enumerate().skip(1) {
+            blobs.expect("git bundle", *bundle, media_type::GIT_BUNDLE)?;
+            if entries.get(small + place).is_none_or(|blob| blob.digest != *bundle) {
+                return Err(rule(format!("does not list git bundle {bundle} of a submodule in its place")));
+            }
+        }
+        if entries.get(small + bundles.len()).is_none_or(|blob| blob.digest != document.rendered.layer) {
             let layer = document.rendered.layer;
             return Err(rule(format!("does not list rendered layer {layer} right after the git bundle")));
         }

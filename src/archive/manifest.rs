@@ -13,7 +13,7 @@ struct Manifest<'a> {
     media_type: &'a str,
     artifact_type: &'a str,
     config: Descriptor<'a>,
-    layers: [Descriptor<'a>; 2],
+    layers: Vec<Descriptor<'a>>,
     annotations: Annotations<'a>,
 }
 
@@ -41,15 +41,19 @@ pub fn build(document: &ReleaseDocument, document_bytes: &[u8]) -> Result<Vec<u8
         })?;
         Ok(Descriptor::new(media_type, digest, blob.size))
     };
+    let mut layers = vec![
+        layer("git bundle", document.git.bundle, media_type::GIT_BUNDLE)?,
+        layer("rendered layer", document.rendered.layer, media_type::OCI_LAYER_GZIP)?,
+    ];
+    for bundle in document.bundles().into_iter().skip(1) {
+        layers.push(layer("git bundle", bundle, media_type::GIT_BUNDLE)?);
+    }
     Ok(to_json(&Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST,
         artifact_type: media_type::RELEASE,
         config: Descriptor::new(media_type::RELEASE, Digest::of(document_bytes), document_bytes.len() as u64),
-        layers: [
-            layer("git bundle", document.git.bundle, media_type::GIT_BUNDLE)?,
-            layer("rendered layer", document.rendered.layer, media_type::OCI_LAYER_GZIP)?,
-        ],
+        layers,
         annotations: Annotations {
             created: document.created.to_string(),
             revision: document.git.commit.as_str(),

@@ -131,7 +131,15 @@ fn text(part: Part, digest: &str, document: &ReleaseDocument) -> String {
                 .iter()
                 .map(|reference| vec![reference.target.to_string(), reference.name.to_string()])
                 .collect();
-            format!("commit {}\nbundle {}\n{}", document.git.commit, document.git.bundle, table(&refs))
+            let mut text =
+                format!("commit {}\nbundle {}\n{}", document.git.commit, document.git.bundle, table(&refs));
+            for submodule in &document.git.submodules {
+                text = format!("{text}\nsubmodule {}\n  bundle {}", submodule.name, submodule.bundle);
+                for place in &submodule.paths {
+                    text = format!("{text}\n  {}  {}  {}", place.commit, place.path, place.url);
+                }
+            }
+            text
         }
         Part::Blobs => table(
             &document

@@ -50,6 +50,10 @@ pub const GIT_DELTA_RESULT: u64 = 64 << 20;
 pub const GIT_INFLATE_BASE: u64 = 256 << 20;
 /// See [`GIT_INFLATE_BASE`]. Long histories of large files reach some hundreds.
 pub const GIT_INFLATE_RATIO: u64 = 2_000;
+/// Submodules of one revision, at any depth.
+pub const SUBMODULES: usize = 200;
+/// Submodules within submodules.
+pub const SUBMODULE_DEPTH: usize = 8;
 /// What one fetch of a remote repository may bring.
 pub const GIT_FETCH: u64 = 64 << 30;
 /// Files of one revision.

@@ -37,5 +37,5 @@ pub use progress::{Event, Progress};
 pub use reference::ImageRef;
 pub use release::{
     AbsentManifest, BlobEntry, GitContent, GitRef, ImageEntry, ObjectEntry, ReferrerEntry, ReleaseDocument,
-    RenderedContent, Usage,
+    RenderedContent, SubmoduleEntry, SubmodulePath, Usage,
 };

@@ -103,6 +103,19 @@ checked_name!(
     }
 );
 
+impl ReleaseName {
+    /// The name under which a repository called `text` (the last part of its URL) is served beside a
+    /// release: in lower case, everything else that a name does not take turned into `-`.
+    #[must_use]
+    pub fn of_repository(text: &str) -> Self {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let name: String = text.trim_end_matches(".git").chars().map(plain).collect();
+        let name: String = name.trim_matches('-').chars().take(48).collect();
+        let name = name.trim_end_matches('-');
+        Self(if name.is_empty() { "repository".to_owned() } else { name.to_owned() })
+    }
+}
+
 impl ReleaseVersion {
     /// The version as an OCI tag, which knows no `+`: build metadata is set off by `_`, as Helm does.
     #[must_use]

@@ -9,14 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Digest, GitOid, ImageRef, ObjectId, ObjectRole, Origin, Platform, RefName, ReleaseName, ReleaseVersion,
-    RenderedObject,
+    RenderedObject, SafePath,
 };
 
 /// The format this crate writes, and the highest it reads.
 pub const FORMAT: u32 = 1;
 
 /// Features that this crate knows; a document that requires another one is refused by name.
-pub const KNOWN_FEATURES: &[&str] = &[];
+pub const KNOWN_FEATURES: &[&str] = &[SUBMODULES];
+
+/// Feature: the release carries repositories of submodules.
+pub const SUBMODULES: &str = "git-submodules";
 
 /// The release document, format 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -47,6 +50,7 @@ pub struct ReleaseDocument {
     pub images: Vec<ImageEntry>,
     /// Every blob of the archive except the release manifest, this document and the signatures,
     /// in archive order: (1) indexes, manifests and configs sorted by digest, (2) the git bundle,
+    /// those of submodules in their order,
     /// then the layer of rendered manifests, (3) layers and other blobs in the order in which
     /// `images` first leads to them. No digest stands twice.
     pub blobs: Vec<BlobEntry>,
@@ -75,6 +79,39 @@ pub struct GitContent {
     pub refs: Vec<GitRef>,
     /// Digest of the git bundle, version 2, of the whole history of the references.
     pub bundle: Digest,
+    /// Repositories of the commit's submodules, at any depth, sorted by name. Wants the feature
+    /// `git-submodules`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub submodules: Vec<SubmoduleEntry>,
+}
+
+/// A repository that the release needs beside its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubmoduleEntry {
+    /// Name under which the site serves it: `/git/RELEASE/NAME.git`.
+    pub name: ReleaseName,
+    /// Where the revision has it, sorted by path; at least one.
+    pub paths: Vec<SubmodulePath>,
+    /// The commit of the first path.
+    pub commit: GitOid,
+    /// Branches that the bundle carries, sorted by name: `refs/heads/release` for that commit, and
+    /// `refs/heads/release-COMMIT` for each other one.
+    pub refs: Vec<GitRef>,
+    /// Digest of the git bundle, version 2, of the whole history of the references.
+    pub bundle: Digest,
+}
+
+/// One place that holds a submodule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubmodulePath {
+    /// Folder below the root of the revision.
+    pub path: SafePath,
+    /// Its URL as `.gitmodules` has it, relative or not.
+    pub url: String,
+    /// The commit that is pinned there.
+    pub commit: GitOid,
 }
 
 /// One reference.
@@ -215,6 +252,18 @@ impl ReleaseDocument {
     #[must_use]
     pub fn blob(&self, digest: Digest) -> Option<&BlobEntry> {
         self.blobs.iter().find(|blob| blob.digest == digest)
+    }
+
+    /// The git bundles in archive order, each once: the revision's, then those of its submodules.
+    #[must_use]
+    pub fn bundles(&self) -> Vec<Digest> {
+        let mut bundles = vec![self.git.bundle];
+        for submodule in &self.git.submodules {
+            if !bundles.contains(&submodule.bundle) {
+                bundles.push(submodule.bundle);
+            }
+        }
+        bundles
     }
 
     /// `NAME VERSION`, as people say it.

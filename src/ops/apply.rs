@@ -211,7 +211,9 @@ pub(super) fn known(store: &Store, digest: Digest) -> Result<StoredRelease> {
 fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result<(StoredRelease, u64, u64)> {
     let Opened { release, source } = opened;
     // The pack of the Git bundle stands in the repository too, with an index beside it.
-    let bundle = release.document.blob(release.document.git.bundle).map_or(0, |blob| blob.size);
+    let bundles = release.document.bundles();
+    let bundle: u64 =
+        bundles.iter().filter_map(|digest| release.document.blob(*digest)).map(|blob| blob.size).sum();
     // What `--keep 1` would leave: the active release, and all of other names.
     let active = site.ledger.active(&release.document.name);
     let others = site

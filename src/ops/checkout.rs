@@ -10,6 +10,7 @@ use crate::fsio::limits;
 use crate::model::{Event, Lock, Progress, RenderedObject, config, lock};
 pub use crate::source::git::remote::RemoteSettings;
 use crate::source::git::remote::{self, RemoteUrl};
+use crate::source::git::submodules::{self, Submodules};
 use crate::source::git::{Dirty, GitError, Repository, Revision, RevisionKind, Tree};
 use crate::source::{deploy, render};
 
@@ -38,6 +39,8 @@ pub(super) struct Checkout {
     pub config: Option<config::ReleaseConfig>,
     /// Where the repository was fetched from, if it was.
     pub remote: Option<RemoteUrl>,
+    /// What the tree's submodules are.
+    pub submodules: Submodules,
 }
 
 /// Ends a fetch that nobody waits for any more.
@@ -55,19 +58,19 @@ impl Drop for Cancel {
 }
 
 /// Fetches on a thread of its own; dropping this ends the fetch.
-async fn fetch(
-    url: &RemoteUrl,
+async fn fetch<T: Send + 'static>(
     options: &RevisionOptions,
     progress: &Arc<dyn Progress>,
-) -> Result<Repository> {
+    work: impl FnOnce(&RemoteSettings, &dyn Progress) -> std::result::Result<T, GitError> + Send + 'static,
+) -> Result<T> {
     let flag = Arc::new(AtomicBool::new(false));
     let (ending, ended) = mpsc::channel();
     let _cancel = Cancel { flag: Arc::clone(&flag), ended };
     let settings = RemoteSettings { cancel: flag, ..options.remote.clone() };
-    let (url, progress) = (url.clone(), Arc::clone(progress));
+    let progress = Arc::clone(progress);
     let fetching = tokio::task::spawn_blocking(move || {
         let _ending = ending;
-        remote::fetch(&url, &settings, progress.as_ref())
+        work(&settings, progress.as_ref())
     });
     let fetched = fetching
         .await
@@ -82,7 +85,11 @@ impl Checkout {
         let (repository, remote) = if remote::looks_remote(&given) && !options.repository.exists() {
             let url = RemoteUrl::parse(&given).map_err(GitError::from)?;
             progress.event(Event::Start { title: format!("fetching {url}"), bytes: None });
-            let fetched = fetch(&url, options, progress).await?;
+            let place = url.clone();
+            let work = move |settings: &RemoteSettings, progress: &dyn Progress| {
+                remote::fetch(&place, settings, progress)
+            };
+            let fetched = fetch(options, progress, work).await?;
             progress.event(Event::Finish { summary: String::new() });
             (fetched, Some(url))
         } else {
@@ -93,14 +100,30 @@ impl Checkout {
             Some(url) => progress.note(format!("`{url}` is at commit {}", revision.commit)),
             None => warn_of_changes(&repository, &revision, progress.as_ref()),
         }
-        let tree = repository.tree(&revision)?;
+        let tree = repository.tree_with_links(&revision)?;
+        let (tree, submodules) = if tree.links().is_empty() {
+            (tree, Submodules::default())
+        } else {
+            progress.event(Event::Start {
+                title: format!("finding {} submodules", tree.links().len()),
+                bytes: None,
+            });
+            let (repository, url) = (repository.clone(), remote.clone());
+            let work = move |settings: &RemoteSettings, progress: &dyn Progress| {
+                submodules::find(&repository, &tree, url.as_ref(), settings, progress)
+                    .map(|found| (tree, found))
+            };
+            let found = fetch(options, progress, work).await?;
+            progress.event(Event::Finish { summary: format!("{} submodules", found.1.trees.len()) });
+            found
+        };
         let config = match tree.file(config::FILE_NAME) {
             Some(_) => {
                 Some(crate::source::config::parse(&tree.read(config::FILE_NAME, limits::CONFIG_FILE)?)?)
             }
             None => None,
         };
-        Ok(Self { repository, revision, tree, config, remote })
+        Ok(Self { repository, revision, tree, config, remote, submodules })
     }
 
     /// The revision's `fleetpack.lock`, if it has one.
@@ -124,6 +147,13 @@ impl Checkout {
         std::fs::create_dir(&folder).map_err(|error| Error::io("make", &folder, error))?;
         for warning in self.tree.export(&folder)? {
             progress.warn(warning);
+        }
+        for (path, tree) in &self.submodules.trees {
+            let folder = path.below(&folder);
+            std::fs::create_dir_all(&folder).map_err(|error| Error::io("make", &folder, error))?;
+            for warning in tree.export(&folder)? {
+                progress.warn(format!("in submodule `{path}`: {warning}"));
+            }
         }
         let tools = render::RenderTools {
             kustomize: options.kustomize.clone(),

@@ -3,7 +3,7 @@
 //!
 //! Bracketed in the ledger: begin, a step for each stage, then succeed or fail.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,33 @@ impl Site {
         let built = git::build_generation(&root, name, &generation)?;
         git::switch(&root, name, &built)?;
         git::prune_generations(&root, name, before.as_ref())?;
-        Ok(())
+        self.switch_submodules(name, &releases)
+    }
+
+    /// The same for the repositories of the releases' submodules; those that no release has any more go.
+    fn switch_submodules(&self, name: &ReleaseName, releases: &[StoredRelease]) -> Result<()> {
+        let root = git::submodules_folder(self.store.folder(), name);
+        let mut wanted: BTreeMap<&ReleaseName, Vec<git::GenerationRelease>> = BTreeMap::new();
+        for release in releases {
+            for submodule in &release.document().git.submodules {
+                wanted.entry(&submodule.name).or_default().push(git::GenerationRelease {
+                    version: release.document().version.clone(),
+                    digest: release.digest(),
+                    bundle: submodule.bundle,
+                    bundle_path: self.store.blob_path(submodule.bundle),
+                    refs: submodule.refs.clone(),
+                    commit: submodule.commit.clone(),
+                });
+            }
+        }
+        for (submodule, generation) in &wanted {
+            let before = git::current(&root, submodule).ok().flatten();
+            let built = git::build_generation(&root, submodule, generation)?;
+            git::switch(&root, submodule, &built)?;
+            git::prune_generations(&root, submodule, before.as_ref())?;
+        }
+        let wanted: Vec<&ReleaseName> = wanted.into_keys().collect();
+        Ok(git::remove_others(&root, &wanted)?)
     }
 
     /// Switches the served Git repository back to the active release, where there is one.

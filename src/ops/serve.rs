@@ -1,5 +1,6 @@
 //! `serve`: images and Git from the store or an archive, until told to stop.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{Error, Result, archives, keys};
 use crate::archive::{self, Release};
 use crate::fsio::HashingReader;
-use crate::model::Progress;
+use crate::model::{GitOid, GitRef, Progress, ReleaseName};
 use crate::seed::{self, Content, Limits, SeedError, Server};
 use crate::store::{Endpoint, Store, StoreError, git};
 use crate::trust::Verified;
@@ -50,35 +51,54 @@ pub struct Running {
     _scratch: Option<tempfile::TempDir>,
 }
 
-/// Makes a bare repository below `scratch` from the bundle of an archive: a pack cannot be served
+/// Makes bare repositories below `scratch` from the bundles of an archive: a pack cannot be served
 /// from within another file. Images are served where they lie.
-fn archived_git(archive: &Path, release: &Verified<Release>, scratch: &Path) -> Result<PathBuf> {
+fn archived_git(archive: &Path, release: &Verified<Release>, scratch: &Path) -> Result<seed::ArchivedGit> {
     let document = &release.document;
     let (file, _) = archive::ArchiveFile::open(archive)?;
     let members = file.members(release)?;
+    let generation = |bundle, refs: &[GitRef], commit: &GitOid| git::GenerationRelease {
+        version: document.version.clone(),
+        digest: release.digest,
+        bundle,
+        bundle_path: scratch.join("bundle"),
+        refs: refs.to_vec(),
+        commit: commit.clone(),
+    };
+    let own = generation(document.git.bundle, &document.git.refs, &document.git.commit);
+    let repository = archived_repository(&members, scratch, &scratch.join("git"), &document.name, own)?;
+    let mut submodules = BTreeMap::new();
+    for found in &document.git.submodules {
+        let taken = generation(found.bundle, &found.refs, &found.commit);
+        let path = archived_repository(&members, scratch, &scratch.join("submodules"), &found.name, taken)?;
+        submodules.insert(found.name.clone(), path);
+    }
+    Ok(seed::ArchivedGit { repository, submodules })
+}
+
+/// One of them: its bundle is copied out of the archive, hashed on the way, and made a repository.
+fn archived_repository(
+    members: &archive::Members,
+    scratch: &Path,
+    root: &Path,
+    name: &ReleaseName,
+    generation: git::GenerationRelease,
+) -> Result<PathBuf> {
     let bundle_path = scratch.join("bundle");
     let io = |error| Error::io("write", &bundle_path, error);
     let (offset, size) =
-        members.range_of(document.git.bundle).ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
+        members.range_of(generation.bundle).ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
     let mut reader = members.file();
     std::io::Seek::seek(&mut reader, std::io::SeekFrom::Start(offset)).map_err(io)?;
     let mut reader = HashingReader::new(reader.take(size));
     let mut out = std::fs::File::create_new(&bundle_path).map_err(io)?;
     std::io::copy(&mut reader, &mut out).map_err(io)?;
     let (found, _) = reader.finish();
-    if found != document.git.bundle {
-        let (wanted, member) = (document.git.bundle, "the git bundle".to_owned());
+    if found != generation.bundle {
+        let (wanted, member) = (generation.bundle, "the git bundle".to_owned());
         return Err(archive::ArchiveError::Digest { member, offset, found, wanted }.into());
     }
-    let generation = git::GenerationRelease {
-        version: document.version.clone(),
-        digest: release.digest,
-        bundle: document.git.bundle,
-        bundle_path: bundle_path.clone(),
-        refs: document.git.refs.clone(),
-        commit: document.git.commit.clone(),
-    };
-    let built = git::build_generation(scratch, &document.name, &[generation])?;
+    let built = git::build_generation(root, name, &[generation])?;
     std::fs::remove_file(&bundle_path).map_err(io)?;
     Ok(built.path().to_owned())
 }

@@ -1,6 +1,6 @@
 //! An archive as content: served where it lies, each blob hashed in full before any of it counts.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,17 +43,25 @@ pub struct ArchiveContent {
     snapshot: Arc<Snapshot>,
     known: Arc<Known>,
     name: ReleaseName,
-    git: PathBuf,
+    git: ArchivedGit,
+}
+
+/// Bare repositories that were made from the bundles of an archive.
+pub struct ArchivedGit {
+    /// The release's own.
+    pub repository: PathBuf,
+    /// Those of its submodules, by name.
+    pub submodules: BTreeMap<ReleaseName, PathBuf>,
 }
 
 impl ArchiveContent {
-    /// Serves the archive at `path`, whose head is `release`. `git` is a bare repository that was
-    /// made from its bundle.
+    /// Serves the archive at `path`, whose head is `release`. `git` is what was made
+    /// from its bundles.
     ///
     /// # Errors
     ///
     /// When the file is not the archive that the head belongs to.
-    pub fn open(path: &Path, release: &Verified<Release>, git: PathBuf) -> Result<Self, ArchiveError> {
+    pub fn open(path: &Path, release: &Verified<Release>, git: ArchivedGit) -> Result<Self, ArchiveError> {
         let (archive, head) = ArchiveFile::open(path)?;
         // The file may have been exchanged since its head was verified.
         if head.digest() != release.digest {
@@ -97,11 +105,19 @@ impl Content for ArchiveContent {
 
     fn repository(&self, name: &ReleaseName) -> io::Result<PathBuf> {
         if *name == self.name {
-            return Ok(self.git.clone());
+            return Ok(self.git.repository.clone());
         }
         Err(io::Error::new(
             io::ErrorKind::NotFound,
             format!("the archive holds `{}`, not `{name}`", self.name),
         ))
+    }
+
+    fn submodule(&self, release: Option<&ReleaseName>, name: &ReleaseName) -> io::Result<PathBuf> {
+        let found = self.git.submodules.get(name).filter(|_| release.is_none_or(|line| *line == self.name));
+        found.cloned().ok_or_else(|| {
+            let why = format!("the archive holds `{}`, and no submodule `{name}` of it", self.name);
+            io::Error::new(io::ErrorKind::NotFound, why)
+        })
     }
 }

@@ -43,6 +43,14 @@ pub trait Content: Send + Sync {
     ///
     /// [`io::ErrorKind::NotFound`] when there is none; the message says why when there is more to say.
     fn repository(&self, name: &ReleaseName) -> io::Result<PathBuf>;
+
+    /// The bare repository of a submodule, resolved in the same way: that of the release line
+    /// `release`, or of the only one that has a submodule of this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Content::repository`].
+    fn submodule(&self, release: Option<&ReleaseName>, name: &ReleaseName) -> io::Result<PathBuf>;
 }
 
 /// Takes note of blobs whose bytes were found to be what their digest says.

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{StatusCode, header};
 
-use crate::model::{Digest, ErrorClass, Event, GitOid, Progress, RefName, ReleaseDocument, media_type};
+use crate::model::{
+    Digest, ErrorClass, Event, GitOid, GitRef, Progress, RefName, ReleaseDocument, media_type,
+};
 
 /// Questions at a time.
 const PARALLEL: usize = 16;
@@ -137,8 +139,14 @@ pub async fn gate(
     }))
     .buffered(PARALLEL);
     let mut missing: Vec<String> = answers.filter_map(|answer| async { answer }).collect().await;
-    if let Err(why) = ask_git(&client, endpoint, document).await {
+    if let Err(why) = ask_git(&client, endpoint, document.name.as_str(), &document.git.refs).await {
         missing.push(format!("commit {}: {why}", document.git.commit));
+    }
+    for submodule in &document.git.submodules {
+        let name = format!("{}/{}", document.name, submodule.name);
+        if let Err(why) = ask_git(&client, endpoint, &name, &submodule.refs).await {
+            missing.push(format!("submodule `{}`: {why}", submodule.name));
+        }
     }
     if !missing.is_empty() {
         return Err(GateError::Missing { endpoint: endpoint.to_owned(), missing, store: store.to_owned() });
@@ -214,8 +222,13 @@ async fn ask(client: &reqwest::Client, question: &Question) -> Result<(), String
 }
 
 /// The branch of the release must lead to its commit: the smart protocol's first answer lists both.
-async fn ask_git(client: &reqwest::Client, endpoint: &str, document: &ReleaseDocument) -> Result<(), String> {
-    let url = format!("{endpoint}/git/{}.git/info/refs?service=git-upload-pack", document.name);
+async fn ask_git(
+    client: &reqwest::Client,
+    endpoint: &str,
+    name: &str,
+    refs: &[GitRef],
+) -> Result<(), String> {
+    let url = format!("{endpoint}/git/{name}.git/info/refs?service=git-upload-pack");
     let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
     if answer.status() != StatusCode::OK {
         return Err(format!("Git answered {}", answer.status()));
@@ -229,8 +242,7 @@ async fn ask_git(client: &reqwest::Client, endpoint: &str, document: &ReleaseDoc
         }
         body.extend_from_slice(&chunk);
     }
-    let lacking =
-        document.git.refs.iter().find(|reference| !lists(&body, &reference.target, &reference.name));
+    let lacking = refs.iter().find(|reference| !lists(&body, &reference.target, &reference.name));
     match lacking {
         Some(reference) => Err(format!("`{}` does not lead to `{}` there", reference.name, reference.target)),
         None => Ok(()),

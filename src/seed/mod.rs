@@ -22,7 +22,7 @@ mod stored;
 use std::io;
 use std::net::SocketAddr;
 
-pub use archived::ArchiveContent;
+pub use archived::{ArchiveContent, ArchivedGit};
 pub use content::{Content, Opened, Snapshot};
 pub use gate::{GateError, gate};
 pub use server::{Limits, Server};

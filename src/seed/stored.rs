@@ -62,4 +62,24 @@ impl Content for StoreContent {
         })?;
         Ok(generation.path().to_owned())
     }
+
+    fn submodule(&self, release: Option<&ReleaseName>, name: &ReleaseName) -> io::Result<PathBuf> {
+        let none = |why: String| io::Error::new(io::ErrorKind::NotFound, why);
+        let found = git::submodules_named(self.store.folder(), name).map_err(io::Error::other)?;
+        if let Some(release) = release {
+            let found = found.into_iter().find(|(line, _)| line == release);
+            let (_, generation) =
+                found.ok_or_else(|| none(format!("no release of `{release}` has a submodule `{name}`")))?;
+            return Ok(generation.path().to_owned());
+        }
+        match found.as_slice() {
+            [] => Err(none(format!("no release or submodule `{name}` is in the store"))),
+            [(_, generation)] => Ok(generation.path().to_owned()),
+            several => {
+                let urls: Vec<_> =
+                    several.iter().map(|(line, _)| format!("/git/{line}/{name}.git")).collect();
+                Err(none(format!("several releases have a submodule `{name}`: wanted {}", urls.join(" or "))))
+            }
+        }
+    }
 }

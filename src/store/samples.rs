@@ -43,6 +43,7 @@ impl Sample {
                 commit: oid.parse().unwrap(),
                 refs: vec![GitRef { name: "refs/heads/main".parse().unwrap(), target: oid.parse().unwrap() }],
                 bundle: Self::digest(&format!("git {name} {version}")),
+                submodules: Vec::new(),
             },
             rendered: RenderedContent {
                 manifest: Self::digest(&format!("rendered {name} {version}")),

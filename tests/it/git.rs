@@ -325,7 +325,7 @@ fn what_is_not_whole_or_not_git_is_refused_by_name() {
     let repository = Repository::open(&made.path).unwrap();
     let with = repository.resolve("main").unwrap();
     let error = repository.tree(&with).err().unwrap();
-    assert!(matches!(&error, GitError::Submodule { path } if path == "vendor/inner"), "{error}");
+    assert!(matches!(&error, GitError::Submodule { path, .. } if path == "vendor/inner"), "{error}");
     made.git(&["rm", "--quiet", "-f", "vendor/inner"]);
     made.commit("none any more");
     // In the past a submodule may be: it is not followed, and git counts the same.

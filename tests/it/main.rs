@@ -44,6 +44,7 @@ mod serve_limits;
 mod signed_images;
 mod site;
 mod store;
+mod submodules;
 mod support;
 mod trust;
 mod yaml;

@@ -157,6 +157,7 @@ impl Draft {
                 commit: oid.parse().unwrap(),
                 refs: vec![GitRef { name: "refs/heads/main".parse().unwrap(), target: oid.parse().unwrap() }],
                 bundle: git,
+                submodules: Vec::new(),
             },
             rendered: RenderedContent { manifest, layer, objects: Vec::new() },
             images: self.images.clone(),

@@ -167,6 +167,7 @@ impl Fixture {
                 refs: vec![GitRef { name: "refs/heads/main".parse().unwrap(), target: commit.clone() }],
                 commit,
                 bundle: git_bundle,
+                submodules: Vec::new(),
             },
             rendered: RenderedContent {
                 manifest: digest_of(&rendered),

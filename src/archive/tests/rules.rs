@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::{document, manifest};
-use crate::model::{ErrorClass, ReleaseDocument};
+use crate::model::{ErrorClass, ReleaseDocument, SubmoduleEntry, SubmodulePath};
 
 type Edit = Box<dyn FnOnce(&mut ReleaseDocument)>;
 
@@ -14,6 +14,27 @@ fn error_of(edit: impl FnOnce(&mut ReleaseDocument)) -> String {
     checked
 }
 
+/// A submodule that has the bundle of the release itself.
+fn submodule(d: &ReleaseDocument, name: &str) -> SubmoduleEntry {
+    let commit = d.git.commit.clone();
+    SubmoduleEntry {
+        name: name.parse().unwrap(),
+        paths: vec![SubmodulePath {
+            path: "lib".parse().unwrap(),
+            url: "../lib.git".into(),
+            commit: commit.clone(),
+        }],
+        refs: d.git.refs.clone(),
+        commit,
+        bundle: d.git.bundle,
+    }
+}
+
+fn submodules(d: &mut ReleaseDocument, names: &[&str]) {
+    d.requires.push("git-submodules".into());
+    d.git.submodules = names.iter().map(|name| submodule(d, name)).collect();
+}
+
 #[test]
 fn a_document_keeps_its_rules() {
     let other = Digest::of(b"other");
@@ -21,6 +42,48 @@ fn a_document_keeps_its_rules() {
     let cases: Vec<(Edit, &str)> = vec![
         (edit(|d| d.git.refs.clear()), "names no branch in `git.refs`"),
         (edit(|d| d.git.refs.push(d.git.refs[0].clone())), "does not sort `git.refs` by name, each once"),
+        (edit(|d| d.requires.push("git-submodules".into())), "just where it requires `git-submodules`"),
+        (edit(|d| d.git.submodules = vec![submodule(d, "a")]), "just where it requires `git-submodules`"),
+        (edit(|d| submodules(d, &["b", "a"])), "does not sort `git.submodules` by name, each once"),
+        (edit(|d| submodules(d, &["a", "a"])), "does not sort `git.submodules` by name, each once"),
+        (edit(|d| submodules(d, &["a", "b"])), "lists submodule `lib` twice"),
+        (
+            edit(|d| {
+                submodules(d, &["a"]);
+                d.git.submodules[0].paths.clear();
+            }),
+            "does not sort the paths of submodule `a`",
+        ),
+        (
+            edit(|d| {
+                submodules(d, &["a"]);
+                d.git.submodules[0].refs.clear();
+            }),
+            "names no branch for commit",
+        ),
+        (
+            edit(|d| {
+                submodules(d, &["a"]);
+                d.git.submodules[0].paths[0].url = "a\nb".into();
+            }),
+            "gives submodule `lib` a URL that is none",
+        ),
+        (
+            edit(|d| {
+                submodules(d, &["a"]);
+                d.git.submodules[0].bundle = Digest::of(b"other");
+            }),
+            "names git bundle sha256:",
+        ),
+        (
+            edit(|d| {
+                submodules(d, &["a"]);
+                let image = d.blobs.last_mut().unwrap();
+                image.media_type = media_type::GIT_BUNDLE.into();
+                d.git.submodules[0].bundle = image.digest;
+            }),
+            "of a submodule in its place",
+        ),
         (edit(|d| d.blobs.push(d.blobs[0].clone())), "lists blob sha256:"),
         (edit(|d| d.blobs.swap(0, 1)), "does not sort the manifests and configs before the git bundle"),
         (edit(|d| d.blobs[0].media_type = "a\nb".into()), "a media type that is none"),

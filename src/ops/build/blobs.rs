@@ -19,18 +19,16 @@ use crate::source::git::{BundlePlan, Measured};
 pub(super) enum Origin {
     Memory(Bytes),
     Image(ImageRef, Arc<dyn oci::BlobSource>),
-    Bundle,
+    Bundle(Arc<BundlePlan>),
 }
 
 /// Lists every blob in archive order (`docs/formats.md`) and says where each comes from.
 pub(super) fn plan_blobs(
     resolved: &[ResolvedImage],
     packed: &rendered::Packed,
-    bundle: Measured,
+    bundles: Vec<(BundlePlan, Measured)>,
 ) -> (Vec<BlobEntry>, HashMap<Digest, Origin>) {
     let mut origins: HashMap<Digest, Origin> = HashMap::new();
-    let bundle =
-        BlobEntry { digest: bundle.digest, size: bundle.size, media_type: media_type::GIT_BUNDLE.to_owned() };
     let mut small: BTreeMap<Digest, BlobEntry> = BTreeMap::new();
     let mut add_small = |digest: Digest, media_type: &str, bytes: &Bytes| {
         small.entry(digest).or_insert(BlobEntry {
@@ -70,9 +68,14 @@ pub(super) fn plan_blobs(
         size: packed.layer.len() as u64,
         media_type: media_type::OCI_LAYER_GZIP.to_owned(),
     };
-    origins.insert(bundle.digest, Origin::Bundle);
     origins.insert(layer.digest, Origin::Memory(Bytes::from(packed.layer.clone())));
-    for blob in [bundle, layer] {
+    let mut large = Vec::with_capacity(bundles.len() + 1);
+    for (plan, Measured { digest, size }) in bundles {
+        origins.insert(digest, Origin::Bundle(Arc::new(plan)));
+        large.push(BlobEntry { digest, size, media_type: media_type::GIT_BUNDLE.to_owned() });
+    }
+    large.push(layer);
+    for blob in large {
         if listed.insert(blob.digest) {
             blobs.push(blob);
         }
@@ -109,7 +112,6 @@ pub(super) async fn transfer(
     writer: &Writer,
     document: &ReleaseDocument,
     mut origins: HashMap<Digest, Origin>,
-    bundle: BundlePlan,
     reuse: &Arc<Reuse>,
     jobs: usize,
     progress: &Arc<dyn Progress>,
@@ -123,7 +125,6 @@ pub(super) async fn transfer(
         here => format!("downloading {away} blobs, reusing {here}"),
     };
     progress.event(Event::Start { title, bytes: Some(total) });
-    let bundle = Arc::new(bundle);
     // Dropped on the way out of an error, the set ends the tasks that still run.
     let mut work = JoinSet::new();
     let path: Arc<Path> = writer.path().into();
@@ -153,7 +154,7 @@ pub(super) async fn transfer(
         }
         let place =
             Place { placement: writer.placement(blob.digest)?, blob: blob.clone(), path: Arc::clone(&path) };
-        work.spawn(place.fill(origin, Arc::clone(&bundle), Arc::clone(reuse), Arc::clone(progress)));
+        work.spawn(place.fill(origin, Arc::clone(reuse), Arc::clone(progress)));
     }
     while !work.is_empty() {
         joined(work.join_next().await)?;
@@ -171,13 +172,7 @@ struct Place {
 
 impl Place {
     /// Brings the blob from where it is, hashed on the way.
-    async fn fill(
-        self,
-        origin: Origin,
-        bundle: Arc<BundlePlan>,
-        reuse: Arc<Reuse>,
-        progress: Arc<dyn Progress>,
-    ) -> Result<Moved> {
+    async fn fill(self, origin: Origin, reuse: Arc<Reuse>, progress: Arc<dyn Progress>) -> Result<Moved> {
         let Self { mut placement, blob, path } = self;
         let mut moved = Moved::default();
         match origin {
@@ -215,7 +210,7 @@ impl Place {
                 })?;
                 moved.fetched = 1;
             }
-            Origin::Bundle => {
+            Origin::Bundle(bundle) => {
                 let write = move || {
                     bundle.write_to(&mut placement)?;
                     Ok::<_, Error>(placement.finish()?)

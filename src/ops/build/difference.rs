@@ -130,6 +130,13 @@ pub(super) fn between(archive: &Side<'_>, rebuilt: &Side<'_>) -> Vec<Difference>
             Some("the references are the same, and their history was packed in another way".into())
         });
     }
+    let submodules = |document: &ReleaseDocument| {
+        let named = document.git.submodules.iter();
+        let paths = named.flat_map(|found| &found.paths);
+        let listed: Vec<_> = paths.map(|place| format!("{} at {}", place.path, place.commit)).collect();
+        Some(listed.join(", "))
+    };
+    found.compare("submodules", submodules(a), submodules(b), || None);
     if found.0.is_empty() {
         rest(&mut found, archive.bytes, rebuilt.bytes);
     }

@@ -26,7 +26,7 @@ use super::{Error, Result};
 use crate::archive::{Writer, rendered};
 use crate::model::{
     Digest, Event, GitContent, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, RenderedObject,
-    release,
+    SubmoduleEntry, release,
 };
 use crate::source::git::{BundlePlan, Revision};
 use crate::trust::{self, PrivateKey};
@@ -97,7 +97,6 @@ struct Assembled {
     document: ReleaseDocument,
     objects: Vec<RenderedObject>,
     origins: HashMap<Digest, Origin>,
-    bundle: BundlePlan,
 }
 
 /// Renders, resolves and measures.
@@ -125,31 +124,46 @@ async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Ass
 
     progress.event(Event::Start { title: format!("resolving {} images", wanted.images.len()), bytes: None });
     // Packing Git's objects keeps one core busy while the registries answer.
-    let mut plan = checkout.repository.bundle(&checkout.revision)?;
-    let measuring = tokio::task::spawn_blocking(move || plan.measure().map(|measured| (plan, measured)));
+    let mut plans = vec![checkout.repository.bundle(&checkout.revision)?];
+    for submodule in &checkout.submodules.repositories {
+        plans.push(submodule.repository.bundle(&submodule.revision)?);
+    }
+    let measuring = tokio::task::spawn_blocking(move || {
+        let measure = |mut plan: BundlePlan| plan.measure().map(|measured| (plan, measured));
+        plans.into_iter().map(measure).collect::<std::result::Result<Vec<_>, _>>()
+    });
     let resolved = images::resolve_all(&options.images, config, lock.as_ref(), &wanted, progress).await?;
-    let (bundle, measured) = measuring
+    let bundles = measuring
         .await
         .map_err(|error| Error::io("pack", &options.revision.repository, io::Error::other(error)))??;
     progress.event(Event::Finish { summary: String::new() });
 
     let packed = rendered::pack(&objects)?;
-    let (blobs, origins) = plan_blobs(&resolved, &packed, measured);
+    let bundle = bundles[0].1.digest;
+    let submodules: Vec<SubmoduleEntry> = checkout
+        .submodules
+        .repositories
+        .into_iter()
+        .zip(&bundles[1..])
+        .map(|(found, (_, measured))| found.entry(measured.digest))
+        .collect();
+    let (blobs, origins) = plan_blobs(&resolved, &packed, bundles);
     let Revision { sequence, commit, refs, .. } = checkout.revision;
+    let feature = (!submodules.is_empty()).then(|| release::SUBMODULES.to_owned());
     let document = ReleaseDocument {
         format: release::FORMAT,
-        requires: Vec::new(),
+        requires: feature.into_iter().collect(),
         name,
         version,
         sequence: options.sequence.unwrap_or(sequence),
         created,
         generator: concat!("fleetpack ", env!("CARGO_PKG_VERSION")).to_owned(),
-        git: GitContent { commit, refs, bundle: measured.digest },
+        git: GitContent { commit, refs, bundle, submodules },
         rendered: packed.content(),
         images: resolved.into_iter().map(|image| image.entry).collect(),
         blobs,
     };
-    Ok(Assembled { document, objects, origins, bundle })
+    Ok(Assembled { document, objects, origins })
 }
 
 /// Builds an archive. On any failure there is no file under its name.
@@ -159,11 +173,11 @@ async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Ass
 /// When the revision, its manifests or an image cannot be had, or the output cannot be written.
 pub async fn build(options: Options, progress: Arc<dyn Progress>) -> Result<Report> {
     let reuse = Arc::new(Reuse::open(&options.reuse)?);
-    let Assembled { document, origins, bundle, .. } = assemble(&options, &progress).await?;
+    let Assembled { document, origins, .. } = assemble(&options, &progress).await?;
     let output = output_path(options.output.as_deref(), &document.name, &document.version);
     let writer = Writer::create(&output, &document)?;
     let jobs = options.images.jobs();
-    let moved = transfer(&writer, &document, origins, bundle, &reuse, jobs, &progress).await?;
+    let moved = transfer(&writer, &document, origins, &reuse, jobs, &progress).await?;
     let mut signatures = Vec::new();
     if let Some(key) = &options.key {
         signatures.push(trust::sign(writer.manifest(), key)?);

@@ -16,6 +16,7 @@ use super::GitError;
 use super::answer::{self, Version};
 use super::repository::Repository;
 use crate::model::ReleaseName;
+use crate::seed::content::Content;
 use crate::seed::server::{Shared, text};
 
 /// The longest request body, inflated: a client that has 300,000 commits to offer.
@@ -37,13 +38,13 @@ enum Ask {
 /// Answers a request below `/git/`.
 pub(in crate::seed) async fn answer(shared: &Shared, request: Request) -> Response {
     match route(request.method(), request.uri().path(), request.uri().query().unwrap_or_default()) {
-        Ok((name, ask)) => match shared.content.repository(&name) {
+        Ok((name, ask)) => match name.find(shared.content.as_ref()) {
             Ok(path) => serve(shared, request, path, ask).await,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 text(StatusCode::NOT_FOUND, format!("{error}\n"))
             }
             Err(error) => {
-                shared.progress.warn(format!("cannot open the repository of `{name}`: {error}"));
+                shared.progress.warn(format!("cannot open the repository of {name}: {error}"));
                 text(StatusCode::INTERNAL_SERVER_ERROR, "the repository cannot be read\n")
             }
         },
@@ -51,12 +52,68 @@ pub(in crate::seed) async fn answer(shared: &Shared, request: Request) -> Respon
     }
 }
 
-fn route(method: &Method, path: &str, query: &str) -> Result<(ReleaseName, Ask), (StatusCode, &'static str)> {
-    const UNKNOWN: (StatusCode, &str) = (StatusCode::NOT_FOUND, "wanted /git/NAME.git\n");
+/// The repository that a path names.
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    /// `/git/NAME.git`: that of a release line, else of a submodule. So a URL relative to a release's
+    /// own (`../lib.git`) leads to its submodule.
+    Either(Option<ReleaseName>, ReleaseName),
+    /// `/git/RELEASE/NAME.git`: that of a submodule; with the release's own name, its own.
+    Submodule(ReleaseName, ReleaseName),
+}
+
+impl Name {
+    fn parse(text: &str) -> Option<Self> {
+        let submodule = |text: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            (!text.is_empty() && text.len() <= 255 && text.chars().all(plain) && text != "..")
+                .then(|| ReleaseName::of_repository(text))
+        };
+        match text.split_once('/') {
+            None => Some(Self::Either(text.parse().ok(), submodule(text)?)),
+            Some((release, name)) => Some(Self::Submodule(release.parse().ok()?, submodule(name)?)),
+        }
+    }
+
+    fn find(&self, content: &dyn Content) -> io::Result<PathBuf> {
+        let not_there = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        match self {
+            Self::Either(release, name) => {
+                match release.as_ref().map(|release| content.repository(release)) {
+                    Some(Err(error)) if not_there(&error) => {
+                        content.submodule(None, name).map_err(|other| {
+                            // Only that several have the name says more than that the release is not there.
+                            if other.to_string().contains("several") { other } else { error }
+                        })
+                    }
+                    Some(found) => found,
+                    None => content.submodule(None, name),
+                }
+            }
+            Self::Submodule(release, name) => match content.submodule(Some(release), name) {
+                Err(error) if not_there(&error) && release == name => content.repository(release),
+                found => found,
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Either(_, name) => write!(f, "`{name}`"),
+            Self::Submodule(release, name) => write!(f, "submodule `{name}` of `{release}`"),
+        }
+    }
+}
+
+fn route(method: &Method, path: &str, query: &str) -> Result<(Name, Ask), (StatusCode, &'static str)> {
+    const UNKNOWN: (StatusCode, &str) =
+        (StatusCode::NOT_FOUND, "wanted /git/NAME.git or /git/RELEASE/SUBMODULE.git\n");
     const READ_ONLY: (StatusCode, &str) = (StatusCode::FORBIDDEN, "this repository is read-only\n");
     let rest = path.strip_prefix("/git/").ok_or(UNKNOWN)?;
     let (name, rest) = rest.split_once(".git/").ok_or(UNKNOWN)?;
-    let name: ReleaseName = name.parse().map_err(|_| UNKNOWN)?;
+    let name = Name::parse(name).ok_or(UNKNOWN)?;
     let service = query.split('&').find_map(|pair| pair.strip_prefix("service="));
     match (rest, service) {
         ("info/refs", Some("git-receive-pack")) | ("git-receive-pack", _) => Err(READ_ONLY),
@@ -257,6 +314,18 @@ mod tests {
     fn paths() {
         let get = |path: &str, query: &str| route(&Method::GET, path, query);
         assert!(matches!(get("/git/shop.git/info/refs", "service=git-upload-pack"), Ok((_, Ask::Advertise))));
+        let name = |path: &str| get(path, "service=git-upload-pack").ok().map(|(name, _)| name);
+        let [shop, lib]: [ReleaseName; 2] = ["shop", "my-lib"].map(|name| name.parse().unwrap());
+        assert_eq!(name("/git/shop/My_Lib.git/info/refs"), Some(Name::Submodule(shop, lib.clone())));
+        assert_eq!(name("/git/My_Lib.git/info/refs"), Some(Name::Either(None, lib)));
+        for bad in [
+            "/git/shop/../x.git/info/refs",
+            "/git/a/b/c.git/info/refs",
+            "/git/.git/info/refs",
+            "/git/%2e.git/info/refs",
+        ] {
+            assert_eq!(name(bad), None, "{bad}");
+        }
         let post = route(&Method::POST, "/git/shop.git/git-upload-pack", "");
         assert!(matches!(post, Ok((_, Ask::Upload))));
         for (path, query, status) in [

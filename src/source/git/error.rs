@@ -110,11 +110,13 @@ pub enum GitError {
         /// What is wrong with it.
         why: String,
     },
-    /// The revision holds a submodule.
-    #[error("`{path}` of the revision is a submodule, whose content lies in another repository")]
+    /// A submodule of the revision cannot be had, or is not followed here.
+    #[error("submodule `{path}` of the revision cannot be had: {why}")]
     Submodule {
         /// Where it is.
         path: String,
+        /// Why not.
+        why: String,
     },
     /// The revision holds a Git LFS pointer.
     #[error("`{path}` of the revision is a Git LFS pointer, whose content lies outside Git")]
@@ -212,10 +214,9 @@ impl GitError {
             }
             Self::Ambiguous { .. } => "write more digits of the hash".to_owned(),
             Self::Unknown { .. } => "list what there is: git branch --all; git tag".to_owned(),
-            Self::Submodule { .. } => {
-                "copy what the release needs of it into the repository (git subtree does), or leave it out"
-                    .to_owned()
-            }
+            Self::Submodule { path, .. } => format!(
+                "see that its URL in `.gitmodules` can be cloned and has the commit, or bring it into the clone: git submodule update --init --recursive -- {path}"
+            ),
             Self::Lfs { .. } => {
                 "store the file in Git itself (git lfs migrate export), or leave it out".to_owned()
             }

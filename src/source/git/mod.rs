@@ -13,6 +13,7 @@ pub mod error;
 mod pack;
 pub mod remote;
 pub mod revision;
+pub mod submodules;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
@@ -92,6 +93,23 @@ impl Repository {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder that linked work trees share.
+    fn common_folder(&self) -> PathBuf {
+        self.local().common_dir().to_owned()
+    }
+
+    /// The URL of the remote `origin`, or of the only one.
+    fn origin(&self) -> Option<String> {
+        let local = self.local();
+        let config = local.config_snapshot();
+        let url = |name: &str| config.string(&format!("remote.{name}.url")).map(|url| url.to_string());
+        url("origin").or_else(|| {
+            let names = local.remote_names();
+            let only = names.iter().next().filter(|_| names.len() == 1)?;
+            url(&only.to_string())
+        })
     }
 
     /// The work tree, where there is one.

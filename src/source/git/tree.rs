@@ -11,6 +11,7 @@ use gix::ObjectId;
 use gix::objs::Kind;
 use gix::odb::Header as _;
 
+use super::submodules::Gitlink;
 use super::{GitError, OdbObjects, Repository, Revision, from_oid, to_oid};
 use crate::fsio::limits;
 use crate::model::GitOid;
@@ -49,19 +50,36 @@ pub struct TreeFile {
 }
 
 /// All files of a revision. To have one means that every name and mode in it passed the checks, and
-/// that nothing of it lies outside the repository (submodules, Git LFS).
+/// that nothing of it lies outside of Git (Git LFS); submodules are listed.
 pub struct Tree {
     repository: Repository,
     files: Vec<TreeFile>,
+    links: Vec<Gitlink>,
 }
 
 impl Repository {
-    /// Reads and checks the tree of a revision.
+    /// Reads and checks the tree of a revision that has no submodules.
     ///
     /// # Errors
     ///
-    /// When a name, mode or order breaks git's rules, or there is a submodule or a Git LFS pointer.
+    /// As [`Repository::tree_with_links`], and when there is a submodule.
     pub fn tree(&self, revision: &Revision) -> Result<Tree, GitError> {
+        let tree = self.tree_with_links(revision)?;
+        match tree.links.first() {
+            None => Ok(tree),
+            Some(link) => Err(GitError::Submodule {
+                path: link.path.clone(),
+                why: "submodules are not followed here".to_owned(),
+            }),
+        }
+    }
+
+    /// Reads and checks the tree of a revision. Submodules are listed by themselves.
+    ///
+    /// # Errors
+    ///
+    /// When a name, mode or order breaks git's rules, or there is a Git LFS pointer.
+    pub fn tree_with_links(&self, revision: &Revision) -> Result<Tree, GitError> {
         let mut objects = self.objects();
         let mut buffer = Vec::new();
         let commit = to_oid(&revision.commit)?;
@@ -70,14 +88,17 @@ impl Repository {
         let root = parse_commit(&buffer)
             .ok_or_else(|| broken(WalkError::Malformed { oid: commit, kind: Kind::Commit }))?
             .tree;
-        let mut reader = Reader { repository: self, objects, files: Vec::new(), total: 0, paths: 0 };
+        let mut reader =
+            Reader { repository: self, objects, files: Vec::new(), links: Vec::new(), total: 0, paths: 0 };
         let mut stack = vec![(String::new(), root)];
         while let Some((folder, oid)) = stack.pop() {
             reader.folder(&folder, oid, &mut stack)?;
         }
         let mut files = reader.files;
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Tree { repository: self.clone(), files })
+        let mut links = reader.links;
+        links.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Tree { repository: self.clone(), files, links })
     }
 }
 
@@ -85,6 +106,7 @@ struct Reader<'a> {
     repository: &'a Repository,
     objects: OdbObjects,
     files: Vec<TreeFile>,
+    links: Vec<Gitlink>,
     total: u64,
     paths: usize,
 }
@@ -120,7 +142,10 @@ impl Reader<'_> {
             }
             match entry.kind {
                 EntryKind::Tree => stack.push((format!("{path}/"), entry.oid)),
-                EntryKind::Submodule => return Err(GitError::Submodule { path }),
+                EntryKind::Submodule => {
+                    let commit = hash(&path, entry.oid)?;
+                    self.links.push(Gitlink { path, commit });
+                }
                 EntryKind::File { executable: true } => self.file(path, FileMode::Executable, entry.oid)?,
                 EntryKind::File { executable: false } => self.file(path, FileMode::Plain, entry.oid)?,
                 EntryKind::Symlink => self.file(path, FileMode::Symlink, entry.oid)?,
@@ -158,16 +183,26 @@ impl Reader<'_> {
                 return Err(GitError::Lfs { path });
             }
         }
-        let oid = from_oid(&oid).parse().map_err(|error: crate::model::name::NameError| GitError::Hash {
-            what: path.clone(),
-            why: error.to_string(),
-        })?;
+        let oid = hash(&path, oid)?;
         self.files.push(TreeFile { path, mode, oid, size });
         Ok(())
     }
 }
 
+fn hash(path: &str, oid: ObjectId) -> Result<GitOid, GitError> {
+    from_oid(&oid).parse().map_err(|error: crate::model::name::NameError| GitError::Hash {
+        what: path.to_owned(),
+        why: error.to_string(),
+    })
+}
+
 impl Tree {
+    /// The submodules, sorted by path.
+    #[must_use]
+    pub fn links(&self) -> &[Gitlink] {
+        &self.links
+    }
+
     /// The files, sorted by path.
     #[must_use]
     pub fn files(&self) -> &[TreeFile] {

@@ -400,6 +400,73 @@ fn check_release_tree(objects: &mut PackObjects, release: &GenerationRelease) ->
     Ok(())
 }
 
+/// Where the repositories of the submodules of a release line lie in the store at `store`: a root as
+/// `git` is one for the lines themselves.
+#[must_use]
+pub fn submodules_folder(store: &Path, name: &ReleaseName) -> PathBuf {
+    store.join("submodules").join(name.as_str())
+}
+
+/// The generations in use of a submodule called `name`, of every release line that has one.
+///
+/// # Errors
+///
+/// When a folder cannot be read, or a link leads astray.
+pub fn submodules_named(
+    store: &Path,
+    name: &ReleaseName,
+) -> Result<Vec<(ReleaseName, Generation)>, GitStoreError> {
+    let folder = store.join("submodules");
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(io_error("read", &folder))?,
+    };
+    let mut out = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io_error("read", &folder))?;
+        let Some(line) = entry.file_name().to_str().and_then(|name| name.parse::<ReleaseName>().ok()) else {
+            continue;
+        };
+        if let Some(generation) = current(&entry.path(), name)? {
+            out.push((line, generation));
+        }
+    }
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(out)
+}
+
+/// Removes every repository below `root` but those called `names`.
+///
+/// # Errors
+///
+/// When one cannot be removed; its link goes first, so none is ever served half.
+pub fn remove_others(root: &Path, names: &[&ReleaseName]) -> Result<(), GitStoreError> {
+    if !root.is_dir() {
+        return Ok(());
+    }
+    clean(root)?;
+    for entry in fs::read_dir(root).map_err(io_error("read", root))? {
+        let entry = entry.map_err(io_error("read", root))?;
+        let Ok(name) = entry.file_name().to_string_lossy().parse::<ReleaseName>() else { continue };
+        if names.contains(&&name) {
+            continue;
+        }
+        let link = link_path(root, &name);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(io_error("remove", &link))?,
+        }
+        sync(root)?;
+        fs::remove_dir_all(entry.path()).map_err(io_error("remove", &entry.path()))?;
+    }
+    if names.is_empty() {
+        // It may hold something that is not ours; then it stays.
+        let _ = fs::remove_dir(root);
+        return Ok(());
+    }
+    sync(root)
+}
+
 fn link_path(root: &Path, name: &ReleaseName) -> PathBuf {
     root.join(format!("{name}.git"))
 }

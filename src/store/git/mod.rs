@@ -13,7 +13,10 @@ pub mod pack;
 pub mod walk;
 
 pub use error::GitStoreError;
-pub use generation::{Generation, GenerationRelease, build_generation, current, prune_generations, switch};
+pub use generation::{
+    Generation, GenerationRelease, build_generation, current, prune_generations, remove_others,
+    submodules_folder, submodules_named, switch,
+};
 pub use object::TreeFault;
 pub use pack::PackError;
 pub use walk::{Closure, Objects, WalkError};
