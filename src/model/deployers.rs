@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ObjectId;
-use super::config::SourcePath;
+use super::config::{Reason, SourcePath};
 
 /// What to do about objects that deploy others: Argo CD's `Application` and `ApplicationSet`, Flux's
 /// `Kustomization` and `HelmRelease`.
@@ -77,7 +77,7 @@ pub struct IgnoredDeployer {
     /// The deployer, as errors name it.
     pub object: DeployerName,
     /// Why the release is complete without what it deploys.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// A deployer by kind, namespace and name, as errors print it: `Application argocd/shop`. Without a

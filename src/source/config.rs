@@ -149,6 +149,16 @@ mod tests {
             ("version: 1\nversion: 2\n", &["fleetpack.yaml:5", "version"]),
             ("platforms: [linux]\n", &["fleetpack.yaml:4", "`linux` is not a platform"]),
             ("images: [\n", &["fleetpack.yaml:"]),
+            ("deployers: {mode: both}\n", &["fleetpack.yaml:4", "`both`", "expand"]),
+            ("deployers: {ignore: [{object: Application a/b}]}\n", &["fleetpack.yaml:4", "`reason`"]),
+            (
+                "deployers: {ignore: [{object: Application a/b, reason: \"-\"}]}\n",
+                &["fleetpack.yaml:4", "wanted a sentence"],
+            ),
+            (
+                "deployers: {replace: [{object: shop, path: a}]}\n",
+                &["fleetpack.yaml:4", "`shop` does not name a deployer"],
+            ),
             ("images: {ignore: [{image: a}]}\n", &["fleetpack.yaml:4", "`reason`"]),
             (
                 "images: {ignore: [{image: a, reason: \" … \"}]}\n",
