@@ -305,7 +305,7 @@ fn images(found: &mut Found, a: &ReleaseDocument, b: &ReleaseDocument) {
             list(image.referrers.iter().map(|found| name(&found.digest, found.tag.as_ref())).collect())
         };
         found.compare(format!("{what}, referrers"), referrers(ours), referrers(theirs), || {
-            Some("signatures and attestations may have been added or removed at the registry since".into())
+            Some("something was signed or removed at the registry since, or `--referrers` was given".into())
         });
         let users = |image: &ImageEntry| {
             let name =
