@@ -156,6 +156,14 @@ impl<'a> Closure<'a> {
         for place in roots.iter().filter_map(|root| self.places.get(root)) {
             reached[*place] = true;
         }
+        for object in &document.git.lfs {
+            // What stands in `blobs` as something else has to be led to as that.
+            if let Some(place) = self.places.get(&object.digest)
+                && document.blobs[*place].media_type == media_type::GIT_LFS_OBJECT
+            {
+                reached[*place] = true;
+            }
+        }
         self.check_rendered(&mut reached)?;
         for image in &document.images {
             self.check_image(image, &mut reached)?;

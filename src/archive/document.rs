@@ -7,7 +7,9 @@ use serde::Deserialize;
 use super::descriptor::to_json;
 use super::error::{ArchiveError, Result};
 use crate::fsio::limits;
-use crate::model::{BlobEntry, Digest, ImageEntry, ReleaseDocument, media_type, reference, release};
+use crate::model::{
+    BlobEntry, Digest, ImageEntry, LfsObject, ReleaseDocument, media_type, reference, release,
+};
 
 /// The bytes of `document` as the archive holds them: JSON without white space.
 #[must_use]
@@ -90,6 +92,7 @@ pub fn check(document: &ReleaseDocument) -> Result<()> {
         return Err(rule("names no branch in `git.refs`"));
     }
     check_submodules(document)?;
+    check_lfs(document)?;
     let blobs = Blobs::check(document)?;
     if !document.images.is_sorted_by(|a, b| a.reference < b.reference) {
         return Err(rule("does not sort `images` by reference, each once"));
@@ -137,6 +140,30 @@ fn check_submodules(document: &ReleaseDocument) -> Result<()> {
     Ok(())
 }
 
+/// The rules of `git.lfs`, but for the blobs.
+fn check_lfs(document: &ReleaseDocument) -> Result<()> {
+    let objects = &document.git.lfs;
+    at_most("objects of Git LFS", objects.len() as u64, limits::LFS_OBJECTS as u64)?;
+    if objects.is_empty() == document.requires.iter().any(|name| name == release::LFS) {
+        return Err(rule(format!("does not list `git.lfs` just where it requires `{}`", release::LFS)));
+    }
+    if !objects.is_sorted_by(|a, b| a.digest < b.digest) {
+        return Err(rule("does not sort `git.lfs` by digest, each once"));
+    }
+    for LfsObject { digest, paths, .. } in objects {
+        if paths.is_empty() || !paths.is_sorted_by(|a, b| a < b) {
+            return Err(rule(format!("does not sort the paths of Git LFS object {digest}, each once")));
+        }
+        let bad = |path: &&String| {
+            path.is_empty() || path.len() > limits::GIT_PATH || path.chars().any(char::is_control)
+        };
+        if paths.iter().any(|path| bad(&path)) {
+            return Err(rule(format!("gives Git LFS object {digest} a path that is none")));
+        }
+    }
+    Ok(())
+}
+
 /// The blobs by digest, and where the manifests and configs among them end.
 struct Blobs<'a> {
     entries: &'a [BlobEntry],
@@ -175,6 +202,7 @@ impl<'a> Blobs<'a> {
         }
         blobs.expect("rendered layer", document.rendered.layer, media_type::OCI_LAYER_GZIP)?;
         blobs.expect_small("rendered manifest", document.rendered.manifest, media_type::OCI_MANIFEST)?;
+        blobs.check_lfs(document, small + bundles.len() + 1)?;
         let empty = Digest::of(media_type::EMPTY_BYTES);
         if blobs.places.get(&empty).is_none_or(|place| *place >= small) {
             return Err(rule(format!("does not list the empty blob {empty} before the git bundle")));
@@ -192,6 +220,33 @@ impl<'a> Blobs<'a> {
             }
         }
         Ok(blobs)
+    }
+
+    /// Objects of Git LFS stand from place `next` on, but for those that stand before it for what
+    /// else they are.
+    fn check_lfs(&self, document: &ReleaseDocument, mut next: usize) -> Result<()> {
+        let first = next;
+        for LfsObject { digest, size, .. } in &document.git.lfs {
+            let Some(place) = self.places.get(digest) else {
+                return Err(rule(format!("names Git LFS object {digest} and does not list it in `blobs`")));
+            };
+            let blob = &self.entries[*place];
+            if blob.size != *size {
+                let listed = blob.size;
+                return Err(rule(format!(
+                    "gives Git LFS object {digest} {size} bytes, and lists it with {listed}"
+                )));
+            }
+            if *place < first {
+                continue;
+            }
+            if *place != next {
+                return Err(rule(format!("does not list Git LFS object {digest} in its place")));
+            }
+            self.expect("Git LFS object", *digest, media_type::GIT_LFS_OBJECT)?;
+            next += 1;
+        }
+        Ok(())
     }
 
     fn expect(&self, what: &str, digest: Digest, media_type: &str) -> Result<usize> {

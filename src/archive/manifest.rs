@@ -48,6 +48,9 @@ pub fn build(document: &ReleaseDocument, document_bytes: &[u8]) -> Result<Vec<u8
     for bundle in document.bundles().into_iter().skip(1) {
         layers.push(layer("git bundle", bundle, media_type::GIT_BUNDLE)?);
     }
+    for object in &document.git.lfs {
+        layers.push(layer("Git LFS object", object.digest, media_type::GIT_LFS_OBJECT)?);
+    }
     Ok(to_json(&Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST,

@@ -139,6 +139,12 @@ fn text(part: Part, digest: &str, document: &ReleaseDocument) -> String {
                     text = format!("{text}\n  {}  {}  {}", place.commit, place.path, place.url);
                 }
             }
+            for object in &document.git.lfs {
+                text = format!("{text}\nlfs {}  {} bytes", object.digest, object.size);
+                for path in &object.paths {
+                    text = format!("{text}\n  {path}");
+                }
+            }
             text
         }
         Part::Blobs => table(

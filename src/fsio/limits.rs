@@ -52,6 +52,8 @@ pub const GIT_INFLATE_BASE: u64 = 256 << 20;
 pub const GIT_INFLATE_RATIO: u64 = 2_000;
 /// Submodules of one revision, at any depth.
 pub const SUBMODULES: usize = 200;
+/// Objects of Git LFS of one release: the release manifest names each.
+pub const LFS_OBJECTS: usize = 10_000;
 /// Submodules within submodules.
 pub const SUBMODULE_DEPTH: usize = 8;
 /// What one fetch of a remote repository may bring.

@@ -16,6 +16,8 @@ pub const EMPTY_BYTES: &[u8] = b"{}";
 pub const RELEASE: &str = "application/vnd.fleetpack.release.v1+json";
 /// A git bundle, version 2 (gitformat-bundle).
 pub const GIT_BUNDLE: &str = "application/vnd.fleetpack.git.bundle.v2";
+/// An object of Git LFS: the content of a file, as it is.
+pub const GIT_LFS_OBJECT: &str = "application/vnd.fleetpack.git.lfs.object";
 /// A Sigstore bundle, version 0.3.
 pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// What the media types of all versions of Sigstore bundles begin with.

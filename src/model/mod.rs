@@ -36,6 +36,6 @@ pub use platform::Platform;
 pub use progress::{Event, Progress};
 pub use reference::ImageRef;
 pub use release::{
-    AbsentManifest, BlobEntry, GitContent, GitRef, ImageEntry, ObjectEntry, ReferrerEntry, ReleaseDocument,
-    RenderedContent, SubmoduleEntry, SubmodulePath, Usage,
+    AbsentManifest, BlobEntry, GitContent, GitRef, ImageEntry, LfsObject, ObjectEntry, ReferrerEntry,
+    ReleaseDocument, RenderedContent, SubmoduleEntry, SubmodulePath, Usage,
 };

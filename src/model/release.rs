@@ -16,7 +16,10 @@ use super::{
 pub const FORMAT: u32 = 1;
 
 /// Features that this crate knows; a document that requires another one is refused by name.
-pub const KNOWN_FEATURES: &[&str] = &[SUBMODULES];
+pub const KNOWN_FEATURES: &[&str] = &[LFS, SUBMODULES];
+
+/// Feature: the release carries objects of Git LFS.
+pub const LFS: &str = "git-lfs";
 
 /// Feature: the release carries repositories of submodules.
 pub const SUBMODULES: &str = "git-submodules";
@@ -50,9 +53,9 @@ pub struct ReleaseDocument {
     pub images: Vec<ImageEntry>,
     /// Every blob of the archive except the release manifest, this document and the signatures,
     /// in archive order: (1) indexes, manifests and configs sorted by digest, (2) the git bundle,
-    /// those of submodules in their order,
-    /// then the layer of rendered manifests, (3) layers and other blobs in the order in which
-    /// `images` first leads to them. No digest stands twice.
+    /// those of submodules in their order, then the layer of rendered manifests, (3) objects of Git
+    /// LFS that do not stand above, sorted by digest, (4) layers and other blobs in the order in
+    /// which `images` first leads to them. No digest stands twice.
     pub blobs: Vec<BlobEntry>,
 }
 
@@ -83,6 +86,22 @@ pub struct GitContent {
     /// `git-submodules`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub submodules: Vec<SubmoduleEntry>,
+    /// Objects of Git LFS that the files of the revision and of its submodules point to, sorted by
+    /// digest, each once. Wants the feature `git-lfs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lfs: Vec<LfsObject>,
+}
+
+/// The content of a file that lies outside Git's objects (Git LFS specification, "The Pointer").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LfsObject {
+    /// Its oid: the SHA-256 of the content. The archive holds it as a blob.
+    pub digest: Digest,
+    /// Size in bytes.
+    pub size: u64,
+    /// Where pointers to it stand, sorted; at least one. Those in a submodule have its path before.
+    pub paths: Vec<String>,
 }
 
 /// A repository that the release needs beside its own.

@@ -44,6 +44,7 @@ impl Sample {
                 refs: vec![GitRef { name: "refs/heads/main".parse().unwrap(), target: oid.parse().unwrap() }],
                 bundle: Self::digest(&format!("git {name} {version}")),
                 submodules: Vec::new(),
+                lfs: Vec::new(),
             },
             rendered: RenderedContent {
                 manifest: Self::digest(&format!("rendered {name} {version}")),

@@ -158,6 +158,7 @@ impl Draft {
                 refs: vec![GitRef { name: "refs/heads/main".parse().unwrap(), target: oid.parse().unwrap() }],
                 bundle: git,
                 submodules: Vec::new(),
+                lfs: Vec::new(),
             },
             rendered: RenderedContent { manifest, layer, objects: Vec::new() },
             images: self.images.clone(),

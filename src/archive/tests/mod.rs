@@ -168,6 +168,7 @@ impl Fixture {
                 commit,
                 bundle: git_bundle,
                 submodules: Vec::new(),
+                lfs: Vec::new(),
             },
             rendered: RenderedContent {
                 manifest: digest_of(&rendered),

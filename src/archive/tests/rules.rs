@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::{document, manifest};
-use crate::model::{ErrorClass, ReleaseDocument, SubmoduleEntry, SubmodulePath};
+use crate::model::{ErrorClass, LfsObject, ReleaseDocument, SubmoduleEntry, SubmodulePath};
 
 type Edit = Box<dyn FnOnce(&mut ReleaseDocument)>;
 
@@ -33,6 +33,67 @@ fn submodule(d: &ReleaseDocument, name: &str) -> SubmoduleEntry {
 fn submodules(d: &mut ReleaseDocument, names: &[&str]) {
     d.requires.push("git-submodules".into());
     d.git.submodules = names.iter().map(|name| submodule(d, name)).collect();
+}
+
+/// Objects of Git LFS right behind the rendered layer, as `lfs` names them.
+fn lfs(d: &mut ReleaseDocument, contents: &[&[u8]]) {
+    d.requires.insert(0, "git-lfs".into());
+    let mut objects: Vec<LfsObject> = contents
+        .iter()
+        .map(|bytes| LfsObject {
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            paths: vec!["a.bin".into(), "lib/b.bin".into()],
+        })
+        .collect();
+    objects.sort_by_key(|object| object.digest);
+    let at = d.blobs.iter().position(|blob| blob.digest == d.rendered.layer).unwrap() + 1;
+    let entry = |object: &LfsObject| BlobEntry {
+        digest: object.digest,
+        size: object.size,
+        media_type: media_type::GIT_LFS_OBJECT.into(),
+    };
+    d.blobs.splice(at..at, objects.iter().map(entry).collect::<Vec<_>>());
+    d.git.lfs = objects;
+}
+
+#[test]
+fn objects_of_git_lfs_travel_as_blobs() {
+    let mut fixture = Fixture::new();
+    // One that nothing else leads to, and one that is a config and one that is a layer of an image.
+    lfs(&mut fixture.document, &[b"one", b"another"]);
+    for bytes in [b"one".as_slice(), b"another"] {
+        fixture.contents.insert(Digest::of(bytes), bytes.to_vec());
+    }
+    let config = fixture.document.blobs[0].clone();
+    let shared = LfsObject { digest: config.digest, size: config.size, paths: vec!["c.json".into()] };
+    fixture.document.git.lfs.push(shared);
+    fixture.document.git.lfs.sort_by_key(|object| object.digest);
+    let head = read_head(&mut Cursor::new(fixture.bytes(&[]))).unwrap();
+    let release = head.parse().unwrap();
+    assert_eq!(release.document, fixture.document);
+    let manifest = String::from_utf8(release.manifest).unwrap();
+    assert_eq!(manifest.matches(media_type::GIT_LFS_OBJECT).count(), 3);
+
+    // A manifest that only Git LFS names is not led to as what it is listed as.
+    let mut stray = Fixture::new();
+    let bytes = b"{\"schemaVersion\":2,\"config\":{\"digest\":\"sha256:0\"}}".to_vec();
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+    stray.contents.insert(digest, bytes);
+    stray.document.requires.push("git-lfs".into());
+    stray.document.git.lfs = vec![LfsObject { digest, size, paths: vec!["x".into()] }];
+    stray.document.blobs.insert(0, BlobEntry { digest, size, media_type: "text/plain".into() });
+    let small = stray.document.blobs.iter().position(|b| b.digest == stray.document.git.bundle).unwrap();
+    stray.document.blobs[..small].sort_by_key(|blob| blob.digest);
+    assert!(document::check(&stray.document).is_ok());
+    let closure = crate::archive::closure::Closure::new(&stray.document);
+    for (place, blob) in stray.document.blobs.iter().enumerate() {
+        if crate::archive::closure::is_parsed(blob) {
+            closure.add(place, &stray.contents[&blob.digest]).unwrap();
+        }
+    }
+    let error = closure.check().unwrap_err().to_string();
+    assert!(error.contains(&format!("lists blob {digest}, and nothing leads to it")), "{error}");
 }
 
 #[test]
@@ -83,6 +144,72 @@ fn a_document_keeps_its_rules() {
                 d.git.submodules[0].bundle = image.digest;
             }),
             "of a submodule in its place",
+        ),
+        (edit(|d| d.requires.push("git-lfs".into())), "just where it requires `git-lfs`"),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                d.requires.clear();
+            }),
+            "just where it requires `git-lfs`",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a", b"b"]);
+                d.git.lfs.reverse();
+            }),
+            "does not sort `git.lfs` by digest, each once",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                d.git.lfs[0].paths.reverse();
+            }),
+            "does not sort the paths of Git LFS object",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                d.git.lfs[0].paths.clear();
+            }),
+            "does not sort the paths of Git LFS object",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                d.git.lfs[0].paths = vec!["a\nb".into()];
+            }),
+            "a path that is none",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                d.git.lfs[0].size = 2;
+            }),
+            " 2 bytes, and lists it with 1",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                d.git.lfs[0].digest = Digest::of(b"other");
+            }),
+            "and does not list it in `blobs`",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                let at = d.blobs.iter().position(|blob| blob.digest == Digest::of(b"a")).unwrap();
+                d.blobs.swap(at, at + 1);
+            }),
+            "does not list Git LFS object",
+        ),
+        (
+            edit(|d| {
+                lfs(d, &[b"a"]);
+                let at = d.blobs.iter().position(|blob| blob.digest == Digest::of(b"a")).unwrap();
+                d.blobs[at].media_type = "text/plain".into();
+            }),
+            "wanted `application/vnd.fleetpack.git.lfs.object`",
         ),
         (edit(|d| d.blobs.push(d.blobs[0].clone())), "lists blob sha256:"),
         (edit(|d| d.blobs.swap(0, 1)), "does not sort the manifests and configs before the git bundle"),

@@ -137,6 +137,16 @@ pub(super) fn between(archive: &Side<'_>, rebuilt: &Side<'_>) -> Vec<Difference>
         Some(listed.join(", "))
     };
     found.compare("submodules", submodules(a), submodules(b), || None);
+    let lfs = |document: &ReleaseDocument| {
+        let paths = document.git.lfs.iter().flat_map(|object| {
+            let named = move |path: &String| format!("{path} {} of {} bytes", object.digest, object.size);
+            object.paths.iter().map(named)
+        });
+        let mut listed: Vec<_> = paths.collect();
+        listed.sort();
+        Some(listed.join(", "))
+    };
+    found.compare("objects of Git LFS", lfs(a), lfs(b), || None);
     if found.0.is_empty() {
         rest(&mut found, archive.bytes, rebuilt.bytes);
     }
@@ -403,6 +413,11 @@ mod tests {
         assert_eq!(unknown, ["release document, `later`: `{\"field\":[1]}` in the archive, not rebuilt"]);
         let blob = changed(|d| d["blobs"][0]["mediaType"] = "y".into());
         assert_eq!(blob, ["release document, `blobs[0].mediaType`: `\"y\"` in the archive, `\"x\"` rebuilt"]);
+        let lfs = changed(|d| {
+            d["git"]["lfs"] = json!([{"digest": hash("8"), "size": 3, "paths": ["a.bin"]}]);
+        });
+        let wanted = format!("objects of Git LFS: a.bin {} of 3 bytes in the archive", hash("8"));
+        assert!(lfs[0].starts_with(&wanted), "{lfs:?}");
         let order = changed(|d| d["rendered"]["objects"].as_array_mut().unwrap().reverse());
         assert_eq!(order, ["order of objects, number 1: ConfigMap b in the archive, ConfigMap a rebuilt"]);
         let gone = changed(|d| d["rendered"]["objects"].as_array_mut().unwrap().truncate(1));

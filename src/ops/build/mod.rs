@@ -158,7 +158,7 @@ async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Ass
         sequence: options.sequence.unwrap_or(sequence),
         created,
         generator: concat!("fleetpack ", env!("CARGO_PKG_VERSION")).to_owned(),
-        git: GitContent { commit, refs, bundle, submodules },
+        git: GitContent { commit, refs, bundle, submodules, lfs: Vec::new() },
         rendered: packed.content(),
         images: resolved.into_iter().map(|image| image.entry).collect(),
         blobs,
