@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::lfs::LfsCatalog;
 use crate::archive::signature;
 use crate::model::{BlobEntry, Digest, ImageEntry, ReleaseDocument, media_type};
 
@@ -87,6 +88,7 @@ pub struct Catalog {
     short: HashMap<String, Vec<String>>,
     blobs: HashMap<Digest, BlobEntry>,
     absent: BTreeSet<Digest>,
+    lfs: LfsCatalog,
 }
 
 impl Catalog {
@@ -99,6 +101,7 @@ impl Catalog {
         }
         // Media types of manifests come from what names them; the rest of the blobs follow.
         for release in releases {
+            catalog.lfs.add(release.document);
             for blob in &release.document.blobs {
                 catalog.blobs.entry(blob.digest).or_insert_with(|| blob.clone());
             }
@@ -249,6 +252,12 @@ impl Catalog {
     #[must_use]
     pub fn blob(&self, digest: Digest) -> Option<&BlobEntry> {
         self.blobs.get(&digest)
+    }
+
+    /// The objects of Git LFS, by release line.
+    #[must_use]
+    pub const fn lfs(&self) -> &LfsCatalog {
+        &self.lfs
     }
 
     /// Every blob, each once, in no order.

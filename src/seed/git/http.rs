@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::GitError;
 use super::answer::{self, Version};
+use super::lfs;
 use super::repository::Repository;
 use crate::model::ReleaseName;
 use crate::seed::content::Content;
@@ -37,6 +38,9 @@ enum Ask {
 
 /// Answers a request below `/git/`.
 pub(in crate::seed) async fn answer(shared: &Shared, request: Request) -> Response {
+    if lfs::place(request.uri().path()).is_some() {
+        return lfs::answer(shared, request).await;
+    }
     match route(request.method(), request.uri().path(), request.uri().query().unwrap_or_default()) {
         Ok((name, ask)) => match name.find(shared.content.as_ref()) {
             Ok(path) => serve(shared, request, path, ask).await,
@@ -54,7 +58,7 @@ pub(in crate::seed) async fn answer(shared: &Shared, request: Request) -> Respon
 
 /// The repository that a path names.
 #[derive(Debug, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     /// `/git/NAME.git`: that of a release line, else of a submodule. So a URL relative to a release's
     /// own (`../lib.git`) leads to its submodule.
     Either(Option<ReleaseName>, ReleaseName),
@@ -63,7 +67,7 @@ enum Name {
 }
 
 impl Name {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let submodule = |text: &str| {
             let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             (!text.is_empty() && text.len() <= 255 && text.chars().all(plain) && text != "..")

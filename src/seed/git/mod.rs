@@ -1,11 +1,12 @@
 //! Smart HTTP Git, read-only: protocols 0, 1 and 2 (gitprotocol-http, -pack, -v2) for what git,
-//! go-git and with them Argo CD and Flux speak.
+//! go-git and with them Argo CD and Flux speak; and the read-only half of Git LFS.
 //!
 //! May use the bare repositories that [`Content`](super::Content) names. Must never write to one,
 //! run a program, or look anything up by a name that was not parsed.
 
 mod answer;
 mod http;
+mod lfs;
 mod pack;
 mod pktline;
 mod repository;

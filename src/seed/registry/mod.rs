@@ -28,20 +28,26 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const JSON: &str = "application/json";
 
 /// An answer that is an error: status, code of the specification ("Error Codes"), message.
-struct Refusal {
-    status: StatusCode,
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
     code: &'static str,
-    message: String,
+    pub(super) message: String,
+    /// What the answer says in `Content-Range`.
+    pub(super) range: Option<HeaderValue>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), range: None }
     }
 
     fn into_response(self) -> Response {
         let body = json!({ "errors": [{ "code": self.code, "message": self.message, "detail": null }] });
-        answer_bytes(self.status, JSON, body.to_string().into_bytes())
+        let mut response = answer_bytes(self.status, JSON, body.to_string().into_bytes());
+        if let Some(range) = self.range {
+            response.headers_mut().insert(header::CONTENT_RANGE, range);
+        }
+        response
     }
 }
 
@@ -195,10 +201,21 @@ async fn blob(
     digest: Digest,
 ) -> Result<Response, Refusal> {
     let entry = snapshot.catalog.blob(digest).ok_or_else(|| unknown_blob(name, digest))?;
-    let mut opened = open(shared, entry).await?.ok_or_else(|| unknown_blob(name, digest))?;
+    deliver(shared, request, entry).await?.ok_or_else(|| unknown_blob(name, digest))
+}
+
+/// Answers a `GET` or `HEAD` with the bytes of a blob, or with those of the range that is asked for;
+/// `None` when it is not there, although the catalog knows it.
+pub(super) async fn deliver(
+    shared: &Shared,
+    request: &Parts,
+    entry: &BlobEntry,
+) -> Result<Option<Response>, Refusal> {
+    let digest = entry.digest;
+    let Some(mut opened) = open(shared, entry).await? else { return Ok(None) };
     let headers = &request.headers;
     if unchanged(headers, digest) {
-        return Ok(labelled(StatusCode::NOT_MODIFIED, digest, None));
+        return Ok(Some(labelled(StatusCode::NOT_MODIFIED, digest, None)));
     }
     // RFC 9110, section 13.1.5: a range under a condition that does not hold is no range. There
     // are no dates here, so that a date never holds.
@@ -217,14 +234,9 @@ async fn blob(
             (labelled(StatusCode::OK, digest, Some(opened.size)), 0, opened.size)
         }
         Part::Outside => {
-            let mut response = Refusal::new(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                "RANGE_INVALID",
-                format!("blob `{digest}` has {} bytes", opened.size),
-            )
-            .into_response();
-            response.headers_mut().insert(header::CONTENT_RANGE, content_range(None, opened.size));
-            return Ok(response);
+            let why = format!("blob `{digest}` has {} bytes", opened.size);
+            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID", why);
+            return Err(Refusal { range: Some(content_range(None, opened.size)), ..refusal });
         }
         Part::Bytes(start, length) => {
             // A part proves nothing about itself: the whole is hashed before any of it leaves.
@@ -246,7 +258,7 @@ async fn blob(
     if get {
         *response.body_mut() = body::stream(opened, start, length, shared.progress.clone(), digest);
     }
-    Ok(response)
+    Ok(Some(response))
 }
 
 /// Opens a blob; `None` when it is not there, although the catalog knows it. One of another size
