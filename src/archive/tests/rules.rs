@@ -97,6 +97,7 @@ fn objects_of_git_lfs_travel_as_blobs() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of rules")]
 fn a_document_keeps_its_rules() {
     let other = Digest::of(b"other");
     let edit = |edit: fn(&mut ReleaseDocument)| -> Edit { Box::new(edit) };
