@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Error, Result};
 use crate::fsio::limits;
 use crate::model::{Event, Lock, Progress, RenderedObject, config, lock};
+use crate::source::git::lfs::{self, Lfs};
 pub use crate::source::git::remote::RemoteSettings;
 use crate::source::git::remote::{self, RemoteUrl};
 use crate::source::git::submodules::{self, Submodules};
@@ -41,6 +42,8 @@ pub(super) struct Checkout {
     pub remote: Option<RemoteUrl>,
     /// What the tree's submodules are.
     pub submodules: Submodules,
+    /// What files of the tree and of its submodules are in Git LFS.
+    pub lfs: Lfs,
 }
 
 /// Ends a fetch that nobody waits for any more.
@@ -123,7 +126,21 @@ impl Checkout {
             }
             None => None,
         };
-        Ok(Self { repository, revision, tree, config, remote, submodules })
+        let lfs = {
+            let mut trees = vec![(String::new(), &tree)];
+            trees.extend(submodules.trees.iter().map(|(path, tree)| (path.to_string(), tree)));
+            let count: usize = trees.iter().map(|(_, tree)| tree.pointers().len()).sum();
+            if count == 0 {
+                Lfs::default()
+            } else {
+                let title = format!("finding what {count} Git LFS pointers name");
+                progress.event(Event::Start { title, bytes: None });
+                let found = lfs::find(&trees, remote.as_ref(), &options.remote, progress.as_ref()).await?;
+                progress.event(Event::Finish { summary: format!("{} objects", found.objects.len()) });
+                found
+            }
+        };
+        Ok(Self { repository, revision, tree, config, remote, submodules, lfs })
     }
 
     /// The revision's `fleetpack.lock`, if it has one.
@@ -153,6 +170,14 @@ impl Checkout {
             std::fs::create_dir_all(&folder).map_err(|error| Error::io("make", &folder, error))?;
             for warning in tree.export(&folder)? {
                 progress.warn(format!("in submodule `{path}`: {warning}"));
+            }
+        }
+        for object in &self.lfs.objects {
+            for path in object.export(&folder)? {
+                progress.warn(format!(
+                    "`{path}` is rendered from as its Git LFS pointer: its {} bytes travel and are more than manifests are rendered from",
+                    object.entry.size
+                ));
             }
         }
         let tools = render::RenderTools {

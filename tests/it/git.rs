@@ -336,7 +336,7 @@ fn what_is_not_whole_or_not_git_is_refused_by_name() {
     made.write("big.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n");
     made.commit("lfs");
     let error = repository.tree(&repository.resolve("main").unwrap()).err().unwrap();
-    assert!(matches!(&error, GitError::Lfs { path } if path == "big.bin"), "{error}");
+    assert!(matches!(&error, GitError::LfsPointer { path, .. } if path == "big.bin"), "{error}");
 }
 
 #[test]

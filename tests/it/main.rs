@@ -22,6 +22,7 @@ mod git_store;
 mod images;
 mod journey;
 mod layering;
+mod lfs;
 mod lfs_serve;
 mod lock;
 mod oci;

@@ -13,13 +13,14 @@ use crate::archive::{Placement, Writer, rendered};
 use crate::model::{BlobEntry, Digest, Event, ImageRef, Progress, ReleaseDocument, media_type};
 use crate::oci::{self, ResolvedImage};
 use crate::ops::{Error, Result};
-use crate::source::git::{BundlePlan, Measured};
+use crate::source::git::{BundlePlan, Measured, lfs};
 
 /// A blob that is in memory already, or has yet to come from where its image is.
 pub(super) enum Origin {
     Memory(Bytes),
     Image(ImageRef, Arc<dyn oci::BlobSource>),
     Bundle(Arc<BundlePlan>),
+    Lfs(Box<lfs::Object>),
 }
 
 /// Lists every blob in archive order (`docs/formats.md`) and says where each comes from.
@@ -27,6 +28,7 @@ pub(super) fn plan_blobs(
     resolved: &[ResolvedImage],
     packed: &rendered::Packed,
     bundles: Vec<(BundlePlan, Measured)>,
+    objects: Vec<lfs::Object>,
 ) -> (Vec<BlobEntry>, HashMap<Digest, Origin>) {
     let mut origins: HashMap<Digest, Origin> = HashMap::new();
     let mut small: BTreeMap<Digest, BlobEntry> = BTreeMap::new();
@@ -78,6 +80,13 @@ pub(super) fn plan_blobs(
     for blob in large {
         if listed.insert(blob.digest) {
             blobs.push(blob);
+        }
+    }
+    for object in objects {
+        let (digest, size) = (object.entry.digest, object.entry.size);
+        if listed.insert(digest) {
+            blobs.push(BlobEntry { digest, size, media_type: media_type::GIT_LFS_OBJECT.to_owned() });
+            origins.insert(digest, Origin::Lfs(Box::new(object)));
         }
     }
     for image in resolved {
@@ -210,6 +219,19 @@ impl Place {
                 })?;
                 moved.fetched = 1;
             }
+            Origin::Lfs(object) => {
+                let told = Arc::clone(&progress);
+                if object.is_here() {
+                    let handle = tokio::runtime::Handle::current();
+                    let take = move || handle.block_on(take_object(&object, placement, &path, told.as_ref()));
+                    let written = tokio::task::spawn_blocking(take).await;
+                    written.map_err(|error| {
+                        Error::io("write", Path::new("the archive"), io::Error::other(error))
+                    })??;
+                } else {
+                    take_object(&object, placement, &path, told.as_ref()).await?;
+                }
+            }
             Origin::Bundle(bundle) => {
                 let write = move || {
                     bundle.write_to(&mut placement)?;
@@ -222,4 +244,30 @@ impl Place {
         }
         Ok(moved)
     }
+}
+
+/// Brings an object of Git LFS into its place.
+async fn take_object(
+    object: &lfs::Object,
+    mut placement: Placement,
+    path: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    // What the archive's file says is not the fault of where the object is from.
+    let mut failed = None;
+    let mut write = |bytes: &[u8]| {
+        placement.write(bytes).map_err(|error| {
+            let kind = error.kind();
+            failed = Some(error);
+            io::Error::from(kind)
+        })?;
+        progress.event(Event::Advance(bytes.len() as u64));
+        Ok(())
+    };
+    let copied = object.copy(&mut write).await;
+    match failed {
+        Some(error) => return Err(Error::io("write", path, error)),
+        None => copied?,
+    }
+    Ok(placement.finish().map_err(|error| object.lost(error.to_string()))?)
 }

@@ -25,8 +25,8 @@ use super::images::{self, ImageOptions};
 use super::{Error, Result};
 use crate::archive::{Writer, rendered};
 use crate::model::{
-    Digest, Event, GitContent, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, RenderedObject,
-    SubmoduleEntry, release,
+    Digest, Event, GitContent, LfsObject, Progress, ReleaseDocument, ReleaseName, ReleaseVersion,
+    RenderedObject, SubmoduleEntry, release,
 };
 use crate::source::git::{BundlePlan, Revision};
 use crate::trust::{self, PrivateKey};
@@ -147,18 +147,19 @@ async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Ass
         .zip(&bundles[1..])
         .map(|(found, (_, measured))| found.entry(measured.digest))
         .collect();
-    let (blobs, origins) = plan_blobs(&resolved, &packed, bundles);
+    let lfs: Vec<LfsObject> = checkout.lfs.objects.iter().map(|object| object.entry.clone()).collect();
+    let (blobs, origins) = plan_blobs(&resolved, &packed, bundles, checkout.lfs.objects);
     let Revision { sequence, commit, refs, .. } = checkout.revision;
-    let feature = (!submodules.is_empty()).then(|| release::SUBMODULES.to_owned());
+    let features = [(lfs.is_empty(), release::LFS), (submodules.is_empty(), release::SUBMODULES)];
     let document = ReleaseDocument {
         format: release::FORMAT,
-        requires: feature.into_iter().collect(),
+        requires: features.iter().filter(|(empty, _)| !empty).map(|(_, name)| (*name).to_owned()).collect(),
         name,
         version,
         sequence: options.sequence.unwrap_or(sequence),
         created,
         generator: concat!("fleetpack ", env!("CARGO_PKG_VERSION")).to_owned(),
-        git: GitContent { commit, refs, bundle, submodules, lfs: Vec::new() },
+        git: GitContent { commit, refs, bundle, submodules, lfs },
         rendered: packed.content(),
         images: resolved.into_iter().map(|image| image.entry).collect(),
         blobs,

@@ -118,7 +118,21 @@ pub enum GitError {
         /// Why not.
         why: String,
     },
-    /// The revision holds a Git LFS pointer.
+    /// A file that begins as a Git LFS pointer and is none, or is one that is not taken.
+    #[error("`{path}` of the revision begins as a Git LFS pointer does: {why}")]
+    LfsPointer {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Objects of Git LFS that cannot be had.
+    #[error("{} of Git LFS cannot be had:{}", count(missing.len()), listed(missing))]
+    LfsMissing {
+        /// All of them.
+        missing: Vec<super::lfs::Missing>,
+    },
+    /// A Git LFS pointer stands where its content is not followed to.
     #[error("`{path}` of the revision is a Git LFS pointer, whose content lies outside Git")]
     Lfs {
         /// Where it is.
@@ -175,6 +189,14 @@ pub enum GitError {
     },
 }
 
+fn count(objects: usize) -> String {
+    if objects == 1 { "an object".to_owned() } else { format!("{objects} objects") }
+}
+
+fn listed(missing: &[super::lfs::Missing]) -> String {
+    missing.iter().fold(String::new(), |text, one| format!("{text}\n  {one}"))
+}
+
 fn near(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!("; there is `{}`", names.join("`, `")) }
 }
@@ -195,6 +217,8 @@ impl GitError {
             Self::Shallow { .. }
             | Self::Submodule { .. }
             | Self::Lfs { .. }
+            | Self::LfsPointer { .. }
+            | Self::LfsMissing { .. }
             | Self::History { source: WalkError::Missing { .. }, .. } => ErrorClass::Incomplete,
             _ => ErrorClass::Failed,
         }
@@ -217,6 +241,14 @@ impl GitError {
             Self::Submodule { path, .. } => format!(
                 "see that its URL in `.gitmodules` can be cloned and has the commit, or bring it into the clone: git submodule update --init --recursive -- {path}"
             ),
+            Self::LfsPointer { .. } => {
+                "write the pointer anew (git lfs track, git add --renormalize), or store the file in Git itself"
+                    .to_owned()
+            }
+            Self::LfsMissing { .. } => {
+                "bring them into the clone that is built from: git lfs fetch --all; or to their server from where they are: git lfs push --all origin"
+                    .to_owned()
+            }
             Self::Lfs { .. } => {
                 "store the file in Git itself (git lfs migrate export), or leave it out".to_owned()
             }

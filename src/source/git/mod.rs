@@ -10,6 +10,7 @@ pub mod bundle;
 mod clone;
 mod delta;
 pub mod error;
+pub mod lfs;
 mod pack;
 pub mod remote;
 pub mod revision;
@@ -110,6 +111,14 @@ impl Repository {
             let only = names.iter().next().filter(|_| names.len() == 1)?;
             url(&only.to_string())
         })
+    }
+
+    /// Where the repository's own configuration says that its Git LFS server is.
+    fn lfs_url(&self) -> Option<String> {
+        let local = self.local();
+        let config = local.config_snapshot();
+        let url = config.string("lfs.url").or_else(|| config.string("remote.origin.lfsurl"));
+        url.map(|url| url.to_string())
     }
 
     /// The work tree, where there is one.

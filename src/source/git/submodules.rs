@@ -244,7 +244,7 @@ fn target(parent: &Parent, url: &str) -> Result<RemoteUrl, String> {
 }
 
 /// The URL that a clone's relative URLs are relative to: that of `origin`, else its own folder.
-fn own_url(repository: &Repository) -> Option<RemoteUrl> {
+pub(super) fn own_url(repository: &Repository) -> Option<RemoteUrl> {
     match repository.origin() {
         Some(text) if looks_remote(&text) => RemoteUrl::parse(&text).ok(),
         Some(text) => of_folder(&repository.work_tree().unwrap_or_default().join(text)),

@@ -11,6 +11,7 @@ use gix::ObjectId;
 use gix::objs::Kind;
 use gix::odb::Header as _;
 
+use super::lfs::{self, Pointer};
 use super::submodules::Gitlink;
 use super::{GitError, OdbObjects, Repository, Revision, from_oid, to_oid};
 use crate::fsio::limits;
@@ -18,10 +19,6 @@ use crate::model::GitOid;
 use crate::store::git::object::{EntryKind, check_tree, parse_commit};
 use crate::store::git::walk::{self, WalkError};
 
-/// First line of a Git LFS pointer (Git LFS specification, "The Pointer").
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
-/// A pointer is shorter than this, by the same specification.
-const LFS_POINTER_MAX: u64 = 1024;
 /// Symbolic links that one path may lead through, as Linux has it.
 const MAX_LINKS: usize = 40;
 
@@ -50,21 +47,25 @@ pub struct TreeFile {
 }
 
 /// All files of a revision. To have one means that every name and mode in it passed the checks, and
-/// that nothing of it lies outside of Git (Git LFS); submodules are listed.
+/// that Git LFS pointers and submodules are listed.
 pub struct Tree {
     repository: Repository,
     files: Vec<TreeFile>,
     links: Vec<Gitlink>,
+    pointers: Vec<Pointer>,
 }
 
 impl Repository {
-    /// Reads and checks the tree of a revision that has no submodules.
+    /// Reads and checks the tree of a revision that has no submodules and nothing in Git LFS.
     ///
     /// # Errors
     ///
-    /// As [`Repository::tree_with_links`], and when there is a submodule.
+    /// As [`Repository::tree_with_links`], and when there is a submodule or a Git LFS pointer.
     pub fn tree(&self, revision: &Revision) -> Result<Tree, GitError> {
         let tree = self.tree_with_links(revision)?;
+        if let Some(pointer) = tree.pointers.first() {
+            return Err(GitError::Lfs { path: pointer.path.clone() });
+        }
         match tree.links.first() {
             None => Ok(tree),
             Some(link) => Err(GitError::Submodule {
@@ -74,11 +75,12 @@ impl Repository {
         }
     }
 
-    /// Reads and checks the tree of a revision. Submodules are listed by themselves.
+    /// Reads and checks the tree of a revision. Submodules and Git LFS pointers are
+    /// listed by themselves.
     ///
     /// # Errors
     ///
-    /// When a name, mode or order breaks git's rules, or there is a Git LFS pointer.
+    /// When a name, mode or order breaks git's rules, or a Git LFS pointer its own.
     pub fn tree_with_links(&self, revision: &Revision) -> Result<Tree, GitError> {
         let mut objects = self.objects();
         let mut buffer = Vec::new();
@@ -88,8 +90,15 @@ impl Repository {
         let root = parse_commit(&buffer)
             .ok_or_else(|| broken(WalkError::Malformed { oid: commit, kind: Kind::Commit }))?
             .tree;
-        let mut reader =
-            Reader { repository: self, objects, files: Vec::new(), links: Vec::new(), total: 0, paths: 0 };
+        let mut reader = Reader {
+            repository: self,
+            objects,
+            files: Vec::new(),
+            links: Vec::new(),
+            pointers: Vec::new(),
+            total: 0,
+            paths: 0,
+        };
         let mut stack = vec![(String::new(), root)];
         while let Some((folder, oid)) = stack.pop() {
             reader.folder(&folder, oid, &mut stack)?;
@@ -98,7 +107,9 @@ impl Repository {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut links = reader.links;
         links.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Tree { repository: self.clone(), files, links })
+        let mut pointers = reader.pointers;
+        pointers.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Tree { repository: self.clone(), files, links, pointers })
     }
 }
 
@@ -107,6 +118,7 @@ struct Reader<'a> {
     objects: OdbObjects,
     files: Vec<TreeFile>,
     links: Vec<Gitlink>,
+    pointers: Vec<Pointer>,
     total: u64,
     paths: usize,
 }
@@ -175,12 +187,14 @@ impl Reader<'_> {
         if self.files.len() >= limits::GIT_FILES {
             return Err(GitError::TooLarge { what: "files", limit: limits::GIT_FILES as u64 });
         }
-        if mode != FileMode::Symlink && size < LFS_POINTER_MAX && size >= LFS_POINTER.len() as u64 {
+        if mode != FileMode::Symlink && size < lfs::POINTER_MAX && size > 30 {
             let mut buffer = Vec::new();
             walk::read_kind(&mut self.objects, &oid, Kind::Blob, &mut buffer)
                 .map_err(|source| self.repository.walk_error(source))?;
-            if buffer.starts_with(LFS_POINTER) {
-                return Err(GitError::Lfs { path });
+            let found = lfs::parse(&buffer);
+            let found = found.map_err(|why| GitError::LfsPointer { path: path.clone(), why })?;
+            if let Some((oid, size)) = found {
+                self.pointers.push(Pointer { path: path.clone(), oid, size });
             }
         }
         let oid = hash(&path, oid)?;
@@ -203,6 +217,17 @@ impl Tree {
         &self.links
     }
 
+    /// The Git LFS pointers among the files, sorted by path.
+    #[must_use]
+    pub fn pointers(&self) -> &[Pointer] {
+        &self.pointers
+    }
+
+    /// The repository that it is of.
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
     /// The files, sorted by path.
     #[must_use]
     pub fn files(&self) -> &[TreeFile] {
@@ -222,8 +247,11 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// When there is no such file, it is larger, or it cannot be read.
+    /// When there is no such file, it is larger, its content is in Git LFS, or it cannot be read.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, GitError> {
+        if self.pointers.iter().any(|pointer| pointer.path == path) {
+            return Err(GitError::Lfs { path: path.to_owned() });
+        }
         let file =
             self.file(path).ok_or_else(|| GitError::NoFile { path: path.chars().take(200).collect() })?;
         self.content(&mut self.repository.objects(), file, limit)

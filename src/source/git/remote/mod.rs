@@ -11,6 +11,7 @@
 //! each other, and a cache may be removed whenever nobody builds.
 
 mod error;
+pub mod lfs;
 mod native;
 mod program;
 mod url;

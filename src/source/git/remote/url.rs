@@ -144,6 +144,16 @@ impl RemoteUrl {
         &self.clean
     }
 
+    /// Whether both are on one host and port, spoken to in the same way.
+    #[must_use]
+    pub fn same_host(&self, other: &Self) -> bool {
+        let host = |url: &Self| {
+            let (_, rest) = url.clean.split_once("://")?;
+            Some(rest[..rest.find('/').unwrap_or(rest.len())].to_ascii_lowercase())
+        };
+        self.scheme == other.scheme && host(self).is_some() && host(self) == host(other)
+    }
+
     /// The folder that a `file://` URL names.
     #[must_use]
     pub fn folder(&self) -> Option<PathBuf> {
@@ -164,6 +174,11 @@ impl RemoteUrl {
     pub(crate) fn login(&self) -> Option<(String, String)> {
         let (user, password) = self.login.as_deref()?.split_once(':')?;
         Some((unescape(user), unescape(password)))
+    }
+
+    /// The same with the login of `other`, which must be on the same host.
+    pub(in crate::source::git) fn with_login_of(self, other: &Self) -> Self {
+        Self { login: other.login.clone(), ..self }
     }
 
     /// The URL with user and password, for a program's environment; never for its arguments.
