@@ -30,7 +30,7 @@ struct Depot {
 }
 
 /// Lets the real git-lfs have every `*.bin` and `lfs-*.yaml`.
-fn with_lfs(repository: &Repository) {
+pub(super) fn with_lfs(repository: &Repository) {
     let git_lfs = testbed(&["peers"]).join("bin/git-lfs");
     let git_lfs = git_lfs.to_str().unwrap();
     repository.git(&["config", "filter.lfs.clean", &format!("{git_lfs} clean -- %f")]);

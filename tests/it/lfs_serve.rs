@@ -9,6 +9,7 @@ use fleetpack::trust::{self, NewKeyPair};
 use serde_json::{Value, json};
 
 use super::git_store::release;
+use super::lfs::with_lfs;
 use super::support::command::{Ended, fleetpack, program, run};
 use super::support::depot::Server;
 use super::support::http::{Answer, get, request};
@@ -185,6 +186,36 @@ fn git_lfs_fetches_from_a_store_and_from_an_archive() {
         assert_ne!(pushed.code, 0);
         assert!(pushed.stderr.contains("read-only"), "{}", pushed.stderr);
     }
+}
+
+#[test]
+fn what_a_build_carries_is_had_at_the_site() {
+    let fleet = Fleet::new();
+    let made = Repository::init(&fleet.path().join("built"));
+    with_lfs(&made);
+    let content = noise(2 << 20);
+    made.write("media/film.bin", &content);
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shop}\ndata: {a: b}\n";
+    made.write("lfs-shop.yaml", map);
+    let config = "apiVersion: fleetpack.dev/v1\nkind: Release\nmetadata: {name: fleet}\nversion: 1.0.0\n";
+    made.write("fleetpack.yaml", format!("{config}sources: [{{path: lfs-shop.yaml}}]\n"));
+    made.commit("Film");
+    let own = |arguments: &[&str]| {
+        let mut command = fleetpack(fleet.path());
+        run(command.current_dir(fleet.path()).args(arguments)).ok()
+    };
+    own(&["keygen", "--output-key-prefix", "site"]);
+    own(&["build", "built", "--key", "site.key", "--output", "built.tar"]);
+    // The site has the archive alone.
+    std::fs::remove_dir_all(&made.path).unwrap();
+    let server = fleet.serve(&["--store", "site-store"]);
+    own(&["apply", "--seed-only", "--store", "site-store", "--key", "site.pub", "built.tar"]);
+    let url = format!("{}/git/fleet.git", server.endpoint);
+    let cloned = fleet.path().join("site-clone");
+    fleet.git(fleet.path(), &["clone", "--quiet", &url, cloned.to_str().unwrap()]).ok();
+    assert!(std::fs::read(cloned.join("media/film.bin")).unwrap() == content);
+    assert_eq!(std::fs::read_to_string(cloned.join("lfs-shop.yaml")).unwrap(), map);
+    fleet.git(&cloned, &["lfs", "fsck"]).ok();
 }
 
 fn batch(server: &Server, path: &str, body: &[u8]) -> Answer {
