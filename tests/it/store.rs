@@ -323,11 +323,25 @@ fn clients_find_images_however_they_spell_them() {
 
 const CHILD: &str = "FLEETPACK_TEST_STORE_CHILD";
 
+/// Opens the store for writing. A program that another test starts has this process's locks between
+/// its fork and its exec, so a lock may outlive the value that held it by a moment.
+fn open_once_free(path: &Path, who: &str) -> StoreWriter {
+    let begun = Instant::now();
+    loop {
+        match Store::open_or_create(path, who) {
+            Err(error) if error.class() == ErrorClass::Locked && begun.elapsed() < Duration::from_mins(1) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// What the killed process does: ingests blobs and records releases, for ever.
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Some(folder) = std::env::var_os(CHILD) else { return };
-    let store = Store::open_or_create(Path::new(&folder), "child").unwrap();
+    let store = open_once_free(Path::new(&folder), "child");
     let last = store.releases().unwrap().first().map(|release| release.ingested().as_second());
     let start = u32::try_from(last.unwrap_or_default()).unwrap() + 1;
     for number in start.. {
@@ -360,22 +374,29 @@ fn a_writer_killed_at_any_time_leaves_whole_releases_and_no_rubbish() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "store::child_that_writes_until_it_is_killed"])
             .env(CHILD, &path)
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(folder.path().join("child.log")).unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         // Somewhere in the second or third release that it records.
         let before = newest(&path);
         let begun = Instant::now();
-        while newest(&path) == before && begun.elapsed() < Duration::from_mins(2) {
+        while newest(&path) == before
+            && child.try_wait().unwrap().is_none()
+            && begun.elapsed() < Duration::from_mins(2)
+        {
             std::thread::sleep(Duration::from_millis(2));
         }
         std::thread::sleep(Duration::from_millis(11 * round));
         child.kill().unwrap();
         child.wait().unwrap();
-        let store = Store::open_or_create(&path, "test").unwrap();
+        let store = open_once_free(&path, "test");
         let releases = store.releases().unwrap();
-        assert!(newest(&path) > before, "the writer recorded nothing");
+        assert!(
+            newest(&path) > before,
+            "the writer recorded nothing: {}",
+            fs::read_to_string(folder.path().join("child.log")).unwrap()
+        );
         for release in &releases {
             store.complete(release).unwrap();
             for blob in release.blobs() {
