@@ -211,7 +211,11 @@ func (o options) where(ref name.Reference) (name.Reference, error) {
 	}
 	repository := ref.Context().RepositoryStr()
 	if !o.flat {
-		repository = strings.ReplaceAll(ref.Context().RegistryStr(), ":", "_") + "/" + repository
+		host := ref.Context().RegistryStr()
+		if host == name.DefaultRegistry {
+			host = "docker.io" // as the rest of the field writes it
+		}
+		repository = strings.ReplaceAll(host, ":", "_") + "/" + repository
 	}
 	return name.ParseReference(o.registry+"/"+repository+":"+ref.Identifier(), name.Insecure)
 }
