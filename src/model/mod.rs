@@ -19,6 +19,7 @@ pub mod platform;
 pub mod progress;
 pub mod reference;
 pub mod release;
+pub mod site_registry;
 pub mod yaml;
 
 pub use bundle::BundleHeader;
@@ -39,3 +40,4 @@ pub use release::{
     AbsentManifest, BlobEntry, GitContent, GitRef, ImageEntry, LfsObject, ObjectEntry, ReferrerEntry,
     ReleaseDocument, RenderedContent, SubmoduleEntry, SubmodulePath, Usage,
 };
+pub use site_registry::SiteRegistry;

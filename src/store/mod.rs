@@ -15,6 +15,7 @@ mod releases;
 mod retain;
 #[cfg(test)]
 mod samples;
+mod site_registry;
 
 pub use blobs::{BlobWriter, Ingest, Ingested};
 pub use catalog::{Catalog, CatalogSource, Envelope, Referrer, SignatureBlobs};
@@ -24,3 +25,4 @@ pub use lfs::{LfsCatalog, LfsLine};
 pub use open::{FORMAT, Store, StoreWriter};
 pub use releases::StoredRelease;
 pub use retain::Retired;
+pub use site_registry::RecordedRegistry;
