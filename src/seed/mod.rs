@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 pub use archived::{ArchiveContent, ArchivedGit};
 pub use content::{Content, Opened, Snapshot};
 pub use gate::{GateError, gate};
-pub use server::{Limits, Server};
+pub use server::{Front, Limits, Page, Server};
 pub use stored::StoreContent;
 
 use crate::model::ErrorClass;

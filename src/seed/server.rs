@@ -49,6 +49,25 @@ impl Default for Limits {
     }
 }
 
+/// A page for people: `/` and what lies beside it.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Its `Content-Type`.
+    pub media_type: &'static str,
+    /// Its bytes.
+    pub body: Vec<u8>,
+}
+
+/// Answers paths that are neither images nor Git nor one of the server's own.
+pub trait Front: Send + Sync {
+    /// The page at `path` (`/`, `/status.json`), or nothing. Blocking; called in a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the page cannot be made; the operator is told, the client hears that it is not its fault.
+    fn page(&self, path: &str) -> std::io::Result<Option<Page>>;
+}
+
 /// What every request needs.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -56,6 +75,7 @@ pub(super) struct Shared {
     pub(super) progress: Arc<dyn Progress>,
     pub(super) packs: Arc<Semaphore>,
     pub(super) limits: Arc<Limits>,
+    front: Option<Arc<dyn Front>>,
 }
 
 /// A listener that serves nothing yet, so that its address can be made known before it does.
@@ -63,6 +83,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: Limits,
+    front: Option<Arc<dyn Front>>,
 }
 
 impl Server {
@@ -75,7 +96,14 @@ impl Server {
         let listen = |source| SeedError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, address, limits })
+        Ok(Self { listener, address, limits, front: None })
+    }
+
+    /// Serves the pages of `front` beside images and Git.
+    #[must_use]
+    pub fn with_front(mut self, front: Arc<dyn Front>) -> Self {
+        self.front = Some(front);
+        self
     }
 
     /// Where the server listens.
@@ -116,6 +144,7 @@ impl Server {
             progress: Arc::clone(&progress),
             packs: Arc::new(Semaphore::new(limits.packs.max(1))),
             limits: Arc::clone(&limits),
+            front: self.front,
         };
         let service = TowerToHyperService::new(Router::new().fallback(dispatch).with_state(shared));
         let connections = Arc::new(Semaphore::new(limits.connections.max(1)));
@@ -177,7 +206,33 @@ async fn dispatch(State(shared): State<Shared>, request: Request) -> Response {
     } else if path == "/healthz" {
         health(&shared, request.method())
     } else {
-        text(StatusCode::NOT_FOUND, "fleetpack serves /v2/, /git/NAME.git and /healthz\n")
+        page(&shared, &request).await
+    }
+}
+
+/// A page for people, where there is one.
+async fn page(shared: &Shared, request: &Request) -> Response {
+    let unknown = || text(StatusCode::NOT_FOUND, "fleetpack serves /v2/, /git/NAME.git and /healthz\n");
+    let Some(front) = shared.front.clone() else { return unknown() };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "wanted GET\n");
+    }
+    let path = request.uri().path().to_owned();
+    let made = tokio::task::spawn_blocking(move || front.page(&path)).await;
+    match made.map_err(std::io::Error::other).flatten() {
+        Ok(Some(page)) => {
+            let mut response = text(StatusCode::OK, page.body);
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(page.media_type));
+            headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache"));
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+            response
+        }
+        Ok(None) => unknown(),
+        Err(error) => {
+            shared.progress.warn(format!("cannot make the page: {error}"));
+            text(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made\n")
+        }
     }
 }
 
