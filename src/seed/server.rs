@@ -206,18 +206,19 @@ async fn dispatch(State(shared): State<Shared>, request: Request) -> Response {
     } else if path == "/healthz" {
         health(&shared, request.method())
     } else {
-        page(&shared, &request).await
+        let (parts, _) = request.into_parts();
+        page(&shared, &parts).await
     }
 }
 
 /// A page for people, where there is one.
-async fn page(shared: &Shared, request: &Request) -> Response {
+async fn page(shared: &Shared, request: &http::request::Parts) -> Response {
     let unknown = || text(StatusCode::NOT_FOUND, "fleetpack serves /v2/, /git/NAME.git and /healthz\n");
     let Some(front) = shared.front.clone() else { return unknown() };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "wanted GET\n");
     }
-    let path = request.uri().path().to_owned();
+    let path = request.uri.path().to_owned();
     let made = tokio::task::spawn_blocking(move || front.page(&path)).await;
     match made.map_err(std::io::Error::other).flatten() {
         Ok(Some(page)) => {
