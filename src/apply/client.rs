@@ -16,7 +16,7 @@ use kube::core::Status;
 use serde_json::Value;
 
 use super::ApplyError;
-use crate::fsio::limits;
+use crate::fsio::{Step, limits, pass};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -200,6 +200,16 @@ impl Call {
     pub(super) fn accept(mut self, media_types: &'static str) -> Self {
         self.accept = media_types;
         self
+    }
+
+    /// Whether it changes the cluster: neither a question nor a dry run.
+    fn changes(&self) -> bool {
+        self.method != Method::GET && !self.query.iter().any(|(key, _)| *key == "dryRun")
+    }
+
+    /// What the call is about, for who listens at the failpoints.
+    fn described(&self) -> PathBuf {
+        PathBuf::from(format!("{} {}", self.method, self.path))
     }
 
     fn request(&self) -> Result<Request<Body>, http::Error> {
@@ -414,10 +424,18 @@ impl Cluster {
     }
 
     async fn once(&self, call: &Call, limit: Duration) -> Result<Answer, CallError> {
-        match tokio::time::timeout(limit, self.exchange(call)).await {
+        let failed = |error: std::io::Error| CallError::Answer(error.to_string());
+        if call.changes() {
+            pass(Step::ClusterCall, &call.described()).map_err(failed)?;
+        }
+        let result = match tokio::time::timeout(limit, self.exchange(call)).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Transport(format!("no answer within {} s", limit.as_secs()))),
+        };
+        if call.changes() {
+            pass(Step::ClusterAnswer, &call.described()).map_err(failed)?;
         }
+        result
     }
 
     async fn exchange(&self, call: &Call) -> Result<Answer, CallError> {

@@ -115,6 +115,14 @@ pub fn main() -> ExitCode {
         }
     };
     let ui = std::sync::Arc::new(Ui::new(cli.quiet, environment::variable("NO_COLOR").is_some()));
+    // Tests alone stop the process at a failpoint; a release build cannot be told to.
+    #[cfg(debug_assertions)]
+    if let Some(path) = environment::variable("FLEETPACK_FAILPOINTS")
+        && let Err(error) = crate::fsio::failpoint::listen(path.as_ref())
+    {
+        ui.error(&format!("nobody listens at the failpoints: {error}"), None);
+        return ExitCode::FAILURE;
+    }
     match run(cli.command, &ui) {
         Ok(code) => code,
         Err(failure) => {

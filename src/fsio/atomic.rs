@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::failpoint::{Step, pass};
+
 /// Prefix of every temporary name; whoever finds one with no writer may delete it.
 pub const TEMPORARY_PREFIX: &str = ".fleetpack-tmp-";
 
@@ -13,7 +15,9 @@ pub const TEMPORARY_PREFIX: &str = ".fleetpack-tmp-";
 ///
 /// When the folder cannot be opened or synced.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    let folder_file = File::open(folder)?;
+    pass(Step::SyncFolder, folder)?;
+    folder_file.sync_all()
 }
 
 /// Writes `bytes` to `path`: temporary name in the same folder, fsync, rename, fsync of the folder.
@@ -32,7 +36,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let write = || {
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&temporary)?;
         file.write_all(bytes)?;
+        pass(Step::SyncFile, path)?;
         file.sync_all()?;
+        pass(Step::Rename, path)?;
         fs::rename(&temporary, path)?;
         sync_folder(folder)
     };

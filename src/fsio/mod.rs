@@ -4,6 +4,7 @@
 
 pub mod atomic;
 pub mod early_sync;
+pub mod failpoint;
 pub mod hash;
 pub mod limits;
 pub mod lock;
@@ -13,6 +14,7 @@ pub mod temporary;
 
 pub use atomic::{sync_folder, write_atomic};
 pub use early_sync::EarlySync;
+pub use failpoint::{Step, pass};
 pub use hash::{Hasher, HashingReader};
 pub use lock::FolderLock;
 pub use share::share;

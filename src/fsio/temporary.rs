@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 
 use super::atomic::{TEMPORARY_PREFIX, sync_folder};
+use super::failpoint::{Step, pass};
 
 /// A file under a temporary name in the folder of its final one. Dropping it removes it.
 ///
@@ -71,7 +72,9 @@ impl TemporaryFile {
     ///
     /// When a step fails; nothing is then under the final name that was not there before.
     pub fn commit(mut self) -> io::Result<()> {
+        pass(Step::SyncFile, &self.target)?;
         self.file.sync_all()?;
+        pass(Step::Rename, &self.target)?;
         fs::rename(&self.temporary, &self.target)?;
         self.committed = true;
         sync_folder(folder_of(&self.target))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::{Action, Entry, FILE_NAME, History, LedgerError, Line};
-use crate::fsio::{FolderLock, limits, sync_folder};
+use crate::fsio::{FolderLock, Step, limits, pass, sync_folder};
 use crate::model::{Digest, ReleaseName};
 
 /// Digest that stands in `prev` of the first line.
@@ -109,8 +109,8 @@ impl Ledger {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let create = || {
                     let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+                    pass(Step::SyncFile, &path)?;
                     file.sync_all()?;
-                    sync_folder(folder)?;
                     Ok(file)
                 };
                 create().map_err(io("create"))?
@@ -118,9 +118,16 @@ impl Ledger {
             Err(error) => return Err(io("read")(error)),
         };
         let found = scan(file.try_clone().map_err(io("read"))?, &path)?;
+        if found.length == 0 {
+            // The name of a file that nothing was written to yet; a process that was killed may have
+            // made it and not come to this.
+            sync_folder(folder).map_err(io("create"))?;
+        }
         if found.torn {
             let repair = || {
+                pass(Step::LedgerRepair, &path)?;
                 file.set_len(found.length)?;
+                pass(Step::SyncFile, &path)?;
                 file.sync_all()
             };
             repair().map_err(io("repair"))?;
@@ -161,7 +168,10 @@ impl Ledger {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut file = &self.file;
-        let written = file.write_all(bytes).and_then(|()| file.sync_data());
+        let written = pass(Step::LedgerLine, &self.path)
+            .and_then(|()| file.write_all(bytes))
+            .and_then(|()| pass(Step::SyncFile, &self.path))
+            .and_then(|()| file.sync_data());
         if written.is_err() {
             // What was half written must not stand before a later line.
             self.stopped = self.file.set_len(self.length).and_then(|()| self.file.sync_all()).is_err();

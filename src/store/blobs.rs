@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::open::{Store, StoreWriter};
 use crate::archive::stream::{BlobSink, BlobWrite};
 use crate::fsio::atomic::TEMPORARY_PREFIX;
-use crate::fsio::sync_folder;
+use crate::fsio::{Step, pass, sync_folder};
 use crate::model::{BlobEntry, Digest};
 
 /// Threads that wait for the disk while the next blobs are written: a sync is waiting, not work.
@@ -104,8 +104,12 @@ impl Drop for Temporary {
 impl Written {
     fn publish(mut self) -> Result<(), StoreError> {
         let io = |what, source| StoreError::Io { what, path: self.target.clone(), source };
-        self.file.sync_data().map_err(|source| io("sync", source))?;
-        fs::rename(&self.temporary.path, &self.target).map_err(|source| io("write", source))?;
+        pass(Step::SyncFile, &self.target)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| io("sync", source))?;
+        pass(Step::Rename, &self.target)
+            .and_then(|()| fs::rename(&self.temporary.path, &self.target))
+            .map_err(|source| io("write", source))?;
         self.temporary.kept = true;
         Ok(())
     }
@@ -243,10 +247,10 @@ impl Ingest<'_> {
         self.join();
         self.shared.check()?;
         let blobs = self.shared.blobs.load(Ordering::Relaxed);
-        if blobs > 0 {
-            let folder = self.store.blobs_folder();
-            sync_folder(&folder).map_err(|source| StoreError::Io { what: "sync", path: folder, source })?;
-        }
+        // Also where nothing was written: a process that was killed may have renamed what this one
+        // found there, and not come to this.
+        let folder = self.store.blobs_folder();
+        sync_folder(&folder).map_err(|source| StoreError::Io { what: "sync", path: folder, source })?;
         Ok(Ingested { blobs, bytes: self.shared.bytes.load(Ordering::Relaxed) })
     }
 

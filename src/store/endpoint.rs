@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::open::{Store, read_small};
-use crate::fsio::{limits, write_atomic};
+use crate::fsio::{Step, limits, pass, write_atomic};
 
 /// Name of the file.
 pub(super) const FILE: &str = "serve.json";
@@ -75,7 +75,7 @@ impl Store {
             return Ok(());
         }
         let path = self.folder().join(FILE);
-        match fs::remove_file(&path) {
+        match pass(Step::Remove, &path).and_then(|()| fs::remove_file(&path)) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 Err(StoreError::Io { what: "remove", path, source })
             }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::error::StoreError;
 use crate::fsio::atomic::TEMPORARY_PREFIX;
-use crate::fsio::{FolderLock, limits, sync_folder, write_atomic};
+use crate::fsio::{FolderLock, Step, limits, pass, sync_folder, write_atomic};
 
 /// The format this crate writes, and the highest it reads.
 pub const FORMAT: u64 = 1;
@@ -84,6 +84,9 @@ impl Store {
         for name in ["blobs", "blobs/sha256", "releases", "git"] {
             make_folder(&self.folder.join(name))?;
         }
+        // A process that was killed may have made the folder below and not come to this.
+        let blobs = self.folder.join("blobs");
+        sync_folder(&blobs).map_err(|source| StoreError::Io { what: "sync", path: blobs, source })?;
         let write = |name: &str, content: &str| {
             let path = self.folder.join(name);
             write_atomic(&path, content.as_bytes()).map_err(|source| StoreError::Io {
@@ -139,11 +142,9 @@ impl StoreWriter {
                 let name = name.to_string_lossy();
                 if name.starts_with(TEMPORARY_PREFIX) && !name.ends_with(super::endpoint::FILE) {
                     let path = entry.path();
-                    fs::remove_file(&path).map_err(|source| StoreError::Io {
-                        what: "remove",
-                        path,
-                        source,
-                    })?;
+                    pass(Step::Remove, &path)
+                        .and_then(|()| fs::remove_file(&path))
+                        .map_err(|source| StoreError::Io { what: "remove", path, source })?;
                 }
             }
         }
@@ -161,6 +162,7 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
             at = folder.parent();
         }
         for folder in absent.into_iter().rev() {
+            pass(Step::MakeFolder, folder)?;
             match DirBuilder::new().create(folder) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}

@@ -10,7 +10,7 @@ use rustix::fs::statvfs;
 use super::error::StoreError;
 use super::open::{Store, StoreWriter};
 use super::releases::{StoredRelease, ordered};
-use crate::fsio::sync_folder;
+use crate::fsio::{Step, pass, sync_folder};
 use crate::model::{BlobEntry, Digest};
 
 /// Room for what is written beside the blobs: index, release file, ledger, folders.
@@ -160,7 +160,7 @@ impl StoreWriter {
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
+    match pass(Step::Remove, path).and_then(|()| fs::remove_file(path)) {
         Err(source) if source.kind() != ErrorKind::NotFound => {
             Err(StoreError::Io { what: "remove", path: path.to_owned(), source })
         }

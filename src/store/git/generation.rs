@@ -24,7 +24,7 @@ use super::pack::{self, PackObjects};
 use super::walk::{self, WalkError};
 use super::{GitStoreError, PackError};
 use crate::fsio::atomic::TEMPORARY_PREFIX;
-use crate::fsio::{limits, sync_folder};
+use crate::fsio::{Step, limits, pass, sync_folder};
 use crate::model::{BundleHeader, Digest, GitOid, GitRef, RefName, ReleaseName, ReleaseVersion};
 
 /// The format of `fleetpack-git.json`, and of what a generation holds.
@@ -97,7 +97,23 @@ fn io_error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> G
 }
 
 fn make_folder(path: &Path) -> Result<(), GitStoreError> {
-    fs::create_dir_all(path).map_err(io_error("create", path))
+    pass(Step::MakeFolder, path).and_then(|()| fs::create_dir_all(path)).map_err(io_error("create", path))
+}
+
+/// Makes a folder below `root` and `root` itself, durably up to the folder that was there before.
+/// Each is synced whether it is new or not: a process that was killed may have made it and not
+/// come to this.
+fn make_folder_durably(root: &Path, folder: &Path) -> Result<(), GitStoreError> {
+    let above: Vec<&Path> = root.ancestors().skip(1).take_while(|path| !path.exists()).collect();
+    let first = above.last().map_or(root, |path| *path);
+    make_folder(folder)?;
+    for path in above {
+        sync(path)?;
+    }
+    if let Some(parent) = first.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        sync(parent)?;
+    }
+    sync(root)
 }
 
 fn sync(path: &Path) -> Result<(), GitStoreError> {
@@ -111,8 +127,9 @@ fn clean(folder: &Path) -> Result<(), GitStoreError> {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
             let path = entry.path();
             let kind = entry.file_type().map_err(io_error("read", &path))?;
-            let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(io_error("remove", &path))?;
+            let remove =
+                |path: &Path| if kind.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            pass(Step::Remove, &path).and_then(|()| remove(&path)).map_err(io_error("remove", &path))?;
         }
     }
     Ok(())
@@ -148,11 +165,11 @@ pub fn build_generation(
     let bytes = serde_json::to_vec(&record).map_err(io::Error::other).map_err(io_error("describe", root))?;
     let id = Digest::of(&bytes).hex().chars().take(32).collect::<String>();
     let folder = root.join(name.as_str());
-    make_folder(&folder)?;
-    sync(root)?;
+    make_folder_durably(root, &folder)?;
     clean(&folder)?;
     let generation = Generation { path: folder.join(&id), id };
     if generation.path.join(RECORD).is_file() {
+        sync(&folder)?;
         return Ok(generation);
     }
     let references = references(releases)?;
@@ -190,13 +207,19 @@ pub fn build_generation(
     ] {
         let path = temporary.join(file);
         File::create_new(&path)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+            .and_then(|mut file| {
+                file.write_all(&bytes)?;
+                pass(Step::SyncFile, &path)?;
+                file.sync_all()
+            })
             .map_err(io_error("write", &path))?;
     }
     for part in ["objects/pack", "objects/info", "objects", "refs/heads", "refs/tags", "refs", ""] {
         sync(&temporary.join(part))?;
     }
-    fs::rename(&temporary, &generation.path).map_err(io_error("create", &generation.path))?;
+    pass(Step::Rename, &generation.path)
+        .and_then(|()| fs::rename(&temporary, &generation.path))
+        .map_err(io_error("create", &generation.path))?;
     sync(&folder)?;
     Ok(generation)
 }
@@ -352,7 +375,7 @@ fn link(from: &Path, packs: &Path, name: &str) -> Result<(), GitStoreError> {
     for extension in ["pack", "idx"] {
         let file = format!("{name}.{extension}");
         let to = packs.join(&file);
-        match fs::hard_link(from.join(&file), &to) {
+        match pass(Step::Link, &to).and_then(|()| fs::hard_link(from.join(&file), &to)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             linked => linked.map_err(io_error("link", &to))?,
         }
@@ -452,13 +475,19 @@ pub fn remove_others(root: &Path, names: &[&ReleaseName]) -> Result<(), GitStore
             continue;
         }
         let link = link_path(root, &name);
-        match fs::remove_file(&link) {
+        match pass(Step::Remove, &link).and_then(|()| fs::remove_file(&link)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(io_error("remove", &link))?,
         }
         sync(root)?;
-        fs::remove_dir_all(entry.path()).map_err(io_error("remove", &entry.path()))?;
+        // Never half removed under its own name: what has a name there is taken as whole.
+        let away = root.join(format!("{TEMPORARY_PREFIX}{name}"));
+        pass(Step::Rename, &away)
+            .and_then(|()| fs::rename(entry.path(), &away))
+            .map_err(io_error("remove", &entry.path()))?;
     }
+    sync(root)?;
+    clean(root)?;
     if names.is_empty() {
         // It may hold something that is not ours; then it stays.
         let _ = fs::remove_dir(root);
@@ -510,7 +539,9 @@ pub fn switch(root: &Path, name: &ReleaseName, generation: &Generation) -> Resul
     }
     let temporary = root.join(format!("{TEMPORARY_PREFIX}{name}.git"));
     std::os::unix::fs::symlink(&target, &temporary).map_err(io_error("link", &temporary))?;
-    fs::rename(&temporary, &path).map_err(io_error("switch", &path))?;
+    pass(Step::Switch, &path)
+        .and_then(|()| fs::rename(&temporary, &path))
+        .map_err(io_error("switch", &path))?;
     sync(root)
 }
 
@@ -539,7 +570,9 @@ pub fn prune_generations(
             continue;
         }
         let away = folder.join(format!("{TEMPORARY_PREFIX}{id}"));
-        fs::rename(entry.path(), &away).map_err(io_error("remove", &away))?;
+        pass(Step::Rename, &away)
+            .and_then(|()| fs::rename(entry.path(), &away))
+            .map_err(io_error("remove", &away))?;
         removed += 1;
     }
     if removed > 0 {

@@ -19,7 +19,7 @@ use gix_pack::data::input;
 
 use super::walk::{Objects, ReadError};
 use crate::fsio::atomic::TEMPORARY_PREFIX;
-use crate::fsio::{limits, sync_folder};
+use crate::fsio::{Step, limits, pass, sync_folder};
 use crate::model::BundleHeader;
 use crate::model::bundle::{BundleError, MAX_HEADER};
 
@@ -180,13 +180,15 @@ pub fn import(bundle: &Path, file: File, folder: &Path) -> Result<String, PackEr
     index
         .into_inner()
         .map_err(io::IntoInnerError::into_error)
-        .and_then(|file| file.sync_all())
+        .and_then(|file| pass(Step::SyncFile, &index_temporary).and_then(|()| file.sync_all()))
         .map_err(|source| writing(&index_temporary, source))?;
 
     let name = format!("pack-{}", outcome.data_hash.to_hex());
     for (from, extension) in [(&temporary, "pack"), (&index_temporary, "idx")] {
         let to = folder.join(format!("{name}.{extension}"));
-        fs::rename(from, &to).map_err(|source| writing(&to, source))?;
+        pass(Step::Rename, &to)
+            .and_then(|()| fs::rename(from, &to))
+            .map_err(|source| writing(&to, source))?;
         let mut rights = fs::metadata(&to).map_err(|source| writing(&to, source))?.permissions();
         rights.set_readonly(true);
         fs::set_permissions(&to, rights).map_err(|source| writing(&to, source))?;
@@ -445,6 +447,7 @@ impl<'a> Scan<'a> {
         }
         self.out
             .flush()
+            .and_then(|()| pass(Step::SyncFile, self.paths.1))
             .and_then(|()| self.out.get_ref().sync_all())
             .map_err(|source| PackError::Io { path: self.paths.1.to_owned(), source })?;
         Ok(computed)
