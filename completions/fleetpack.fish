@@ -37,7 +37,7 @@ complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "sign" -d 'Add a
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "keygen" -d 'Make a key pair as cosign writes it: an encrypted private key and its public key'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "apply" -d 'Check an archive, take it into the store, and install it in the cluster'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "rollback" -d 'Go back to the release before, or to another one that the store keeps'
-complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "status" -d 'Show which releases the site keeps, which one is active, and whether it is all there'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "status" -d 'Show which releases the site keeps, which one is active, whether it is healthy, and what differs from it'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "history" -d 'Show what was done at this site, from the ledger'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "serve" -d 'Serve images and Git from the store, or straight from an archive, read-only'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "mirrors" -d 'Print the configuration that points a container runtime at `fleetpack serve`'
@@ -137,8 +137,12 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l seed-on
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l context -d 'Context of the kubeconfig [default: its current one]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l format -d 'How to print it' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l offline -d 'Read the store alone, and do not ask the cluster'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -l exit-code -d 'End with 8 where the cluster differs or is not healthy, 4 where the active release is not complete in the store, 1 where the cluster cannot be asked [default: 0 in all of these cases]'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand history" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
@@ -179,7 +183,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "keygen" -d 'Make a key pair as cosign writes it: an encrypted private key and its public key'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "apply" -d 'Check an archive, take it into the store, and install it in the cluster'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "rollback" -d 'Go back to the release before, or to another one that the store keeps'
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "status" -d 'Show which releases the site keeps, which one is active, and whether it is all there'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "status" -d 'Show which releases the site keeps, which one is active, whether it is healthy, and what differs from it'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "history" -d 'Show what was done at this site, from the ledger'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "serve" -d 'Serve images and Git from the store, or straight from an archive, read-only'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help" -f -a "mirrors" -d 'Print the configuration that points a container runtime at `fleetpack serve`'

@@ -4,9 +4,9 @@
 //! connect -> observe (dry run of everything) -> plan (pure) -> execute (stages) -> wait (health) -> prune
 //! ```
 //!
-//! [`observe`] and everything before it change nothing. [`execute`] and [`prune`] are the only
-//! functions of the crate that change a cluster, and both can be run again after any cut: they
-//! work towards the release and ask the cluster, not their memory, what is left to do. A rollback
+//! [`observe`] and everything before it change nothing, and neither does [`compare`]. [`execute`],
+//! [`prune`] and [`heal`] are the only functions of the crate that change a cluster, and all can
+//! be run again after any cut: they work towards the release and ask the cluster, not their memory, what is left to do. A rollback
 //! is the same with the objects of the release before.
 //!
 //! May use `model` and `fsio`, and the network to the one API server that [`connect`] was told
@@ -16,8 +16,10 @@
 mod client;
 mod diff;
 mod discovery;
+mod drift;
 mod error;
 mod execute;
+mod heal;
 mod health;
 mod inventory;
 mod members;
@@ -31,8 +33,12 @@ mod trouble;
 mod wait;
 
 pub use client::{Cluster, ClusterTarget, connect};
+pub use drift::{
+    DriftReport, FieldDrift, InventoryDrift, ObjectDrift, UncheckedObject, UnreadyObject, compare,
+};
 pub use error::{ApplyError, MissingKind, MissingNamespace, ObjectAt, ObjectFailure};
 pub use execute::execute;
+pub use heal::{Healed, heal};
 pub use health::{Health, State};
 pub use inventory::{FIELD_MANAGER, NAMESPACE, apply_set_id, parent_name};
 pub use observe::{Observation, observe};

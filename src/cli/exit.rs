@@ -13,7 +13,8 @@ pub const TABLE: &str = "Exit codes:
   4  incomplete: an image, blob, base or API is missing
   5  the cluster refused or did not become healthy, and the prior release was restored
   6  the same, and it was not restored
-  7  another fleetpack holds the store";
+  7  another fleetpack holds the store
+  8  what was looked at is not as it should be (status --exit-code, watch --once, mirrors --check)";
 
 /// The exit code of `class`.
 #[must_use]
@@ -26,6 +27,7 @@ pub const fn code(class: ErrorClass) -> u8 {
         ErrorClass::ClusterRestored => 5,
         ErrorClass::ClusterBroken => 6,
         ErrorClass::Locked => 7,
+        ErrorClass::Differs => 8,
     }
 }
 
@@ -49,6 +51,7 @@ mod tests {
             ErrorClass::ClusterRestored,
             ErrorClass::ClusterBroken,
             ErrorClass::Locked,
+            ErrorClass::Differs,
         ] {
             assert!(TABLE.contains(&format!("\n  {}  ", code(class))));
         }

@@ -17,6 +17,8 @@ pub enum ErrorClass {
     ClusterBroken,
     /// Another fleetpack holds the store.
     Locked,
+    /// What was looked at is not as it should be, and looking was all that was asked for.
+    Differs,
 }
 
 /// An error and its causes in one line; a cause whose text stands there already is left out.

@@ -165,6 +165,25 @@ impl Plan {
         self.create.is_empty() && self.change.is_empty() && self.prune.is_empty()
     }
 
+    /// What differed from the release although the cluster says that this very release ran there,
+    /// a line each: what applying it again heals. Empty where another release ran before.
+    #[must_use]
+    pub fn healed(&self) -> Vec<String> {
+        let ran = self.from.as_ref().and_then(|from| from.digest.as_deref());
+        if ran != Some(&self.release.digest.to_string()) {
+            return Vec::new();
+        }
+        let created = self.create.iter().map(|create| format!("{} was missing", create.object));
+        let changed = self.change.iter().map(|change| {
+            let fields: Vec<_> = change.fields.iter().take(5).map(ToString::to_string).collect();
+            let more = (change.fields.len() + change.more_fields).saturating_sub(fields.len());
+            let more = if more > 0 { format!("; and {more} more fields") } else { String::new() };
+            format!("{} differed: {}{more}", change.object, fields.join("; "))
+        });
+        let pruned = self.prune.iter().map(|object| format!("{object} was not of the release"));
+        created.chain(changed).chain(pruned).collect()
+    }
+
     /// One line: `2 to create, 1 to change, 9 unchanged, 1 to prune`.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -296,6 +315,23 @@ plan for shop 1.4.2 (e3b0c44298fc) on Kubernetes v1.36.0: 1 to create, 1 to chan
   - prune   Service shop/old  left the release; deleted once the release is healthy
 ";
         assert_eq!(plan.to_string(), want);
+        assert!(plan.healed().is_empty(), "no release ran before");
+        let again = Plan {
+            from: Some(RunningRelease {
+                digest: Some(Digest::of(b"").to_string()),
+                version: None,
+                applying: None,
+            }),
+            ..plan.clone()
+        };
+        assert_eq!(
+            again.healed(),
+            [
+                "Service shop/web was missing",
+                "ConfigMap shop/web differed: data.GREETING: \"hello\" -> (absent); and 2 more fields",
+                "Service shop/old was not of the release",
+            ]
+        );
         let json = serde_json::to_value(&plan).unwrap();
         assert_eq!(json["change"][0]["moreFields"], 2);
         assert!(json["change"][0].get("recreate").is_none());

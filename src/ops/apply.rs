@@ -110,7 +110,8 @@ impl fmt::Display for Report {
                 }
             }
             (Some(plan), _) => {
-                write!(f, "{} {} runs and is healthy ({})", self.name, self.version, plan.summary())
+                write!(f, "{} {} runs and is healthy ({})", self.name, self.version, plan.summary())?;
+                plan.healed().iter().try_for_each(|line| write!(f, "\nhealed: {line}"))
             }
             (None, _) => {
                 write!(f, "{} {} is in the store and can be had from the endpoint", self.name, self.version)

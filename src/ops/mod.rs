@@ -6,6 +6,7 @@ pub mod apply;
 mod archives;
 pub mod build;
 pub mod checkout;
+pub mod cluster_state;
 pub mod demo;
 pub mod error;
 pub mod image_problems;

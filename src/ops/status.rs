@@ -1,13 +1,14 @@
-//! `status` and `history`: what the store and the ledger say, without asking anybody.
+//! `status` and `history`: what the store and the ledger say, and the cluster where it is asked.
 
 use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::Result;
+use super::cluster_state::{self, ClusterState};
+use super::{ClusterSettings, Result};
 use crate::ledger::{self, Attempt, Outcome};
-use crate::model::{Digest, ReleaseName, ReleaseVersion};
+use crate::model::{Digest, ErrorClass, ReleaseName, ReleaseVersion};
 use crate::store::{Store, StoredRelease};
 
 /// The state of a site.
@@ -27,6 +28,9 @@ pub struct Status {
     pub unfinished: Vec<Entry>,
     /// Every release that the store keeps.
     pub releases: Vec<ReleaseState>,
+    /// What the cluster says; absent where it was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterState>,
 }
 
 /// A kept release.
@@ -139,7 +143,42 @@ pub fn status(path: &Path) -> Result<Status> {
         active: states.iter().filter(|state| state.active).cloned().collect(),
         unfinished: history.all_unfinished().map(|attempt| entry(attempt, &releases)).collect(),
         releases: states,
+        cluster: None,
     })
+}
+
+/// Reads the state of a site, and asks the cluster about what is active. A cluster that does not
+/// answer is told in the report: what the store knows is worth knowing then all the more.
+///
+/// # Errors
+///
+/// As [`status`].
+pub async fn with_cluster(path: &Path, settings: &ClusterSettings) -> Result<Status> {
+    let mut status = status(path)?;
+    if !status.active.is_empty() {
+        let active: Vec<_> = status.active.iter().map(|state| (state.name.clone(), state.release)).collect();
+        let store = Store::open_read_only(path)?;
+        status.cluster = Some(cluster_state::ask(&store, &active, settings).await);
+    }
+    Ok(status)
+}
+
+impl Status {
+    /// What `--exit-code` ends with: none where all is as it should be.
+    #[must_use]
+    pub fn verdict(&self) -> Option<ErrorClass> {
+        let cluster = self.cluster.as_ref();
+        let differs = cluster.is_some_and(|cluster| {
+            cluster.releases.iter().any(|release| !release.is_healthy() || !release.is_in_sync())
+        });
+        if differs {
+            return Some(ErrorClass::Differs);
+        }
+        if self.releases.iter().any(|state| state.active && !state.complete) {
+            return Some(ErrorClass::Incomplete);
+        }
+        cluster.filter(|cluster| !cluster.unknown.is_empty()).map(|_| ErrorClass::Failed)
+    }
 }
 
 /// Reads the history of a site.
@@ -235,6 +274,9 @@ impl fmt::Display for Status {
                 open.release.short(),
                 open.began
             )?;
+        }
+        if let Some(cluster) = &self.cluster {
+            write!(f, "\n{cluster}")?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod deployers_flux;
 mod deployers_node;
 mod discovery;
 mod documents;
+mod drift;
 mod generated;
 mod git;
 mod git_store;
