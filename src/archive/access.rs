@@ -2,16 +2,20 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{ArchiveError, Result};
 use super::head::{Head, Release, read_head};
-use super::header::{BLOCK, padded};
+use super::header::{BLOCK, Member, padded};
 use super::layout::wrong_length;
 use super::signature;
+use crate::fsio::Hasher;
 use crate::model::Digest;
+
+/// Bytes that are copied at once.
+const COPY: usize = 512 << 10;
 
 /// An archive that is open and whose head was read.
 #[derive(Debug)]
@@ -93,6 +97,39 @@ impl Members {
         &self.file
     }
 
+    /// Copies blob `digest` to `out`, and refuses it at the end when its digest is another: what was
+    /// written is then of no use.
+    ///
+    /// # Errors
+    ///
+    /// When the archive does not hold it or cannot be read there, or its digest is another;
+    /// [`ArchiveError::Sink`] when `out` does not take it.
+    pub fn copy_verified(&self, digest: Digest, out: &mut impl Write) -> Result<()> {
+        let Some((offset, size)) = self.range_of(digest) else {
+            return Err(ArchiveError::Incomplete { why: format!("the archive does not hold blob {digest}") });
+        };
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(COPY)];
+        while hasher.length() < size {
+            let at = offset + hasher.length();
+            let length = usize::try_from(size - hasher.length()).unwrap_or(usize::MAX).min(buffer.len());
+            let part = &mut buffer[..length];
+            let member = || Some(format!("`{}`", Member::Blob(digest)));
+            self.file.read_exact_at(part, at).map_err(|source| ArchiveError::Read {
+                offset: at,
+                member: member(),
+                source,
+            })?;
+            out.write_all(part).map_err(|source| ArchiveError::Sink { digest, source })?;
+            hasher.update(part);
+        }
+        let found = hasher.finish();
+        if found == digest {
+            return Ok(());
+        }
+        Err(ArchiveError::Digest { member: format!("blob {digest}"), offset, found, wanted: digest })
+    }
+
     /// The bytes of blob `digest`, at most `limit` of them, verified.
     ///
     /// # Errors
@@ -107,9 +144,7 @@ impl Members {
             return Err(ArchiveError::TooLarge { what: format!("blob {digest}"), found, limit });
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        self.file
-            .read_exact_at(&mut bytes, offset)
-            .map_err(|source| ArchiveError::Read { offset, source })?;
+        self.file.read_exact_at(&mut bytes, offset).map_err(|source| ArchiveError::read(offset, source))?;
         let found = Digest::of(&bytes);
         if found != digest {
             let member = format!("blob {digest}");

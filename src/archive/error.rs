@@ -12,10 +12,12 @@ pub type Result<T> = std::result::Result<T, ArchiveError>;
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Reading failed below the format.
-    #[error("cannot read the archive at byte {offset}")]
+    #[error("cannot read the archive at byte {offset}{}", member.as_ref().map(|member| format!(", in {member}")).unwrap_or_default())]
     Read {
         /// Where.
         offset: u64,
+        /// What was being read, where it is known.
+        member: Option<String>,
         /// The cause.
         source: io::Error,
     },
@@ -167,6 +169,16 @@ pub enum ArchiveError {
         /// What is wrong with it.
         why: String,
     },
+    /// The file system of the output takes no file of that size.
+    #[error("cannot write `{}`: it takes {needed} bytes, and its file system takes no file of more than {}", path.display(), limit(*largest))]
+    FileLimit {
+        /// The output.
+        path: PathBuf,
+        /// Size of the archive.
+        needed: u64,
+        /// Size of the largest file, where the kind of file system says it.
+        largest: Option<u64>,
+    },
     /// The file system of the output is too full.
     #[error("no space for `{}`: it takes {needed} bytes, and {available} are available", path.display())]
     NoSpace {
@@ -194,7 +206,26 @@ pub enum ArchiveError {
     Worker,
 }
 
+fn limit(largest: Option<u64>) -> String {
+    match largest {
+        Some(largest) => format!("{largest} bytes"),
+        None => format!("some size below that (FAT32: {} bytes)", u32::MAX),
+    }
+}
+
+/// Whether `error` says that the device below the file system, or its server, has gone.
+fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let gone = [Errno::NODEV, Errno::NXIO, Errno::STALE, Errno::NOTCONN, Errno::NOMEDIUM, Errno::CONNABORTED];
+    error.raw_os_error().is_some_and(|number| gone.iter().any(|errno| errno.raw_os_error() == number))
+}
+
 impl ArchiveError {
+    /// A read at `offset` that failed below the format; what stands there is not known.
+    pub(super) fn read(offset: u64, source: io::Error) -> Self {
+        Self::Read { offset, member: None, source }
+    }
+
     /// How the error ends the process.
     #[must_use]
     pub const fn class(&self) -> ErrorClass {
@@ -203,6 +234,7 @@ impl ArchiveError {
             | Self::File { .. }
             | Self::Sink { .. }
             | Self::Output { .. }
+            | Self::FileLimit { .. }
             | Self::NoSpace { .. }
             | Self::Placed { .. }
             | Self::Worker => ErrorClass::Failed,
@@ -230,13 +262,33 @@ impl ArchiveError {
         let text = match self {
             Self::NotAnArchive { .. } => "give the file that `fleetpack build` wrote, as it is",
             Self::Truncated { .. } => "copy the archive again: its end is missing",
-            Self::Read { .. } => "the medium may be damaged: copy the archive again, or from another medium",
-            Self::Digest { .. } | Self::NotZero { .. } | Self::Member { .. } | Self::Trailing { .. } => {
+            Self::Read { source, .. } | Self::File { source, .. } if is_gone(source) => {
+                "the medium is not there any more: put it in again, then run the same command again; what was \
+                 taken in stays"
+            }
+            Self::Read { .. } => {
+                "the medium may be loose or damaged: run the same command again, what was taken in stays; if it \
+                 stops at the same byte, copy the archive again, or from another medium"
+            }
+            Self::File { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "check the path, and that the medium is mounted"
+            }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::Unsupported => {
+                "name an output on another file system, and copy the archive from there"
+            }
+            Self::Digest { .. } => {
+                "the archive was damaged or changed after it was written, or the medium reads badly: run the same \
+                 command again; if it says the same, copy the archive again from its source"
+            }
+            Self::NotZero { .. } | Self::Member { .. } | Self::Trailing { .. } => {
                 "the archive was damaged or changed after it was written: copy it again from its source"
             }
             Self::Format { .. } | Self::Feature { .. } => "use a newer fleetpack",
             Self::Sink { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space, then run the same command again: what was taken in stays"
+            }
+            Self::FileLimit { .. } => {
+                "name an output on another file system: exFAT, ext4 and NTFS take larger files, FAT32 does not"
             }
             Self::NoSpace { .. } => "free some space, or name an output on another file system",
             Self::Incomplete { .. } => "build the release again",

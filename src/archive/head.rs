@@ -210,7 +210,8 @@ impl<R: Read> HeadReader<'_, R> {
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(source) => {
-                    return Err(ArchiveError::Read { offset: self.offset + filled as u64, source });
+                    let member = Some("its head".to_owned());
+                    return Err(ArchiveError::Read { offset: self.offset + filled as u64, member, source });
                 }
             }
         }

@@ -14,7 +14,7 @@ use super::head::{self, Release, read_head};
 use super::header::{Member, header};
 use super::layout::Layout;
 use super::{index, manifest, signature};
-use crate::fsio::{EarlySync, Hasher, TemporaryFile, allocate, available_space, share};
+use crate::fsio::{EarlySync, Hasher, TemporaryFile, allocate, available_space, largest_file, share};
 use crate::model::{Digest, ReleaseDocument};
 
 /// Bytes that are copied at once: they stay in the processor's cache from reading to writing.
@@ -249,12 +249,12 @@ impl Placement {
                 self.shared
                     .file
                     .read_exact_at(part, offset)
-                    .map_err(|source| ArchiveError::Read { offset, source })?;
+                    .map_err(|source| ArchiveError::read(offset, source))?;
                 self.hasher.update(part);
                 self.shared.early.wrote(length as u64);
             } else {
                 let offset = from + at;
-                file.read_exact_at(part, offset).map_err(|source| ArchiveError::Read { offset, source })?;
+                file.read_exact_at(part, offset).map_err(|source| ArchiveError::read(offset, source))?;
                 if let Err(source) = self.write(part) {
                     return Err(cannot("write", &self.shared.path)(source));
                 }
@@ -372,6 +372,12 @@ fn create_output(path: &Path, size: u64) -> Result<TemporaryFile> {
     if !folder.is_dir() {
         return Err(refuse(format!("folder `{}` does not exist", folder.display())));
     }
+    // Known before a file is made, and before the first download.
+    if let Ok(Some(largest)) = largest_file(folder)
+        && size > largest
+    {
+        return Err(ArchiveError::FileLimit { path: path.to_owned(), needed: size, largest: Some(largest) });
+    }
     let output = TemporaryFile::create(path)
         .map_err(|error| refuse(format!("cannot make a file in `{}`: {error}", folder.display())))?;
     // Asked first, for file systems that cannot set space aside.
@@ -391,10 +397,7 @@ fn no_space(path: &Path, needed: u64, error: io::Error) -> ArchiveError {
             Ok(available) => ArchiveError::NoSpace { path: path.to_owned(), needed, available },
             Err(_) => cannot("write", path)(error),
         },
-        ErrorKind::FileTooLarge => {
-            let why = format!("its file system takes no file of {needed} bytes (FAT32: less than 4 GiB)");
-            ArchiveError::Output { path: path.to_owned(), why }
-        }
+        ErrorKind::FileTooLarge => ArchiveError::FileLimit { path: path.to_owned(), needed, largest: None },
         _ => cannot("write", path)(error),
     }
 }

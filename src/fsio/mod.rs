@@ -18,5 +18,5 @@ pub use failpoint::{Step, pass};
 pub use hash::{Hasher, HashingReader};
 pub use lock::FolderLock;
 pub use share::share;
-pub use space::{allocate, available_space};
+pub use space::{allocate, available_space, largest_file};
 pub use temporary::TemporaryFile;

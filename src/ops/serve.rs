@@ -1,7 +1,6 @@
 //! `serve`: images and Git from the store or an archive, until told to stop.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use tokio::task::JoinHandle;
 
 use super::{Error, Result, archives, keys};
 use crate::archive::{self, Release};
-use crate::fsio::HashingReader;
 use crate::model::{GitOid, GitRef, Progress, ReleaseName};
 use crate::seed::{self, Content, Limits, SeedError, Server};
 use crate::store::{Endpoint, Store, StoreError, git};
@@ -86,18 +84,8 @@ fn archived_repository(
 ) -> Result<PathBuf> {
     let bundle_path = scratch.join("bundle");
     let io = |error| Error::io("write", &bundle_path, error);
-    let (offset, size) =
-        members.range_of(generation.bundle).ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
-    let mut reader = members.file();
-    std::io::Seek::seek(&mut reader, std::io::SeekFrom::Start(offset)).map_err(io)?;
-    let mut reader = HashingReader::new(reader.take(size));
     let mut out = std::fs::File::create_new(&bundle_path).map_err(io)?;
-    std::io::copy(&mut reader, &mut out).map_err(io)?;
-    let (found, _) = reader.finish();
-    if found != generation.bundle {
-        let (wanted, member) = (generation.bundle, "the git bundle".to_owned());
-        return Err(archive::ArchiveError::Digest { member, offset, found, wanted }.into());
-    }
+    members.copy_verified(generation.bundle, &mut out)?;
     let built = git::build_generation(root, name, &[generation])?;
     std::fs::remove_file(&bundle_path).map_err(io)?;
     Ok(built.path().to_owned())

@@ -70,7 +70,11 @@ impl ArchiveContent {
             return Err(ArchiveError::Manifest { why });
         }
         let members = archive.members(release)?;
-        let file = members.file().try_clone().map_err(|source| ArchiveError::Read { offset: 0, source })?;
+        let file = members.file().try_clone().map_err(|source| ArchiveError::Read {
+            offset: 0,
+            member: None,
+            source,
+        })?;
         let envelope = Envelope::of(&release.manifest, &release.document_bytes, &release.signatures);
         let source = CatalogSource { document: &release.document, envelope: Some(&envelope) };
         let catalog = Catalog::build(&[source]);

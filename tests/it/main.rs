@@ -26,6 +26,8 @@ mod layering;
 mod lfs;
 mod lfs_serve;
 mod lock;
+mod media;
+mod media_faults;
 mod oci;
 mod oci_layout;
 mod oci_lies;

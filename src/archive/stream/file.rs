@@ -25,7 +25,7 @@ const BUFFERS_OF_PAIR: usize = 4;
 const LARGE: u64 = 64 << 20;
 
 pub(super) fn run(pass: &Pass<'_>, file: &File) -> Result<()> {
-    let length = file.metadata().map_err(|source| ArchiveError::Read { offset: 0, source })?.len();
+    let length = file.metadata().map_err(|source| pass.unreadable(0, source))?.len();
     if length != pass.layout.total {
         return Err(explain_length(pass, file, length));
     }
@@ -43,7 +43,7 @@ pub(super) fn run(pass: &Pass<'_>, file: &File) -> Result<()> {
     let at = pass.layout.trailer();
     read_exact(file, &mut trailer, at).map_err(|error| match error {
         Short::End(end) => pass.truncated_trailer(end),
-        Short::Failed(offset, source) => ArchiveError::Read { offset, source },
+        Short::Failed(offset, source) => pass.unreadable(offset, source),
     })?;
     pass.check_trailer(&trailer)
 }
@@ -124,7 +124,7 @@ impl Reader<'_, '_> {
             };
             filled.map_err(|error| match error {
                 Short::End(end) => pass.truncated(place, end),
-                Short::Failed(offset, source) => ArchiveError::Read { offset, source },
+                Short::Failed(offset, source) => pass.unreadable(offset, source),
             })?;
             let piece = Piece { place, offset, buffer, length, intake: intake.take() };
             offset += length as u64;
@@ -204,7 +204,7 @@ fn explain_length(pass: &Pass<'_>, file: &File, length: u64) -> ArchiveError {
         match read_exact(file, &mut block, at.header) {
             Ok(()) => {}
             Err(Short::End(end)) => return pass.truncated(place, end),
-            Err(Short::Failed(offset, source)) => return ArchiveError::Read { offset, source },
+            Err(Short::Failed(offset, source)) => return pass.unreadable(offset, source),
         }
         if let Err(error) = pass.check_header(place, &block) {
             return error;
@@ -219,6 +219,6 @@ fn explain_length(pass: &Pass<'_>, file: &File, length: u64) -> ArchiveError {
             pass.check_trailer(&trailer).err().unwrap_or_else(|| wrong_length(length, pass.layout.total))
         }
         Err(Short::End(end)) => pass.truncated_trailer(end),
-        Err(Short::Failed(offset, source)) => ArchiveError::Read { offset, source },
+        Err(Short::Failed(offset, source)) => pass.unreadable(offset, source),
     }
 }

@@ -1,6 +1,6 @@
 //! What both kinds of source share: the checks on one member, and what is known of the whole pass.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -199,6 +199,12 @@ impl<'a> Pass<'a> {
             format!("the padding after {}", self.name(place))
         };
         ArchiveError::Truncated { member, end, wanted: self.layout.total }
+    }
+
+    /// The error for a read at `offset` that failed below the format.
+    pub fn unreadable(&self, offset: u64, source: io::Error) -> ArchiveError {
+        let place = self.layout.blobs.iter().position(|at| (at.header..at.end()).contains(&offset));
+        ArchiveError::Read { offset, member: place.map(|place| self.name(place)), source }
     }
 
     pub fn truncated_trailer(&self, end: u64) -> ArchiveError {

@@ -207,7 +207,7 @@ impl<'p, 'a> Reader<'p, 'a> {
                     self.offset += count as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(source) => return Err(ArchiveError::Read { offset: self.offset, source }),
+                Err(source) => return Err(self.pass.unreadable(self.offset, source)),
             }
         }
         Ok(())

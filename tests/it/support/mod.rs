@@ -2,15 +2,18 @@
 //! One file a purpose; a test module takes what it needs.
 #![allow(dead_code, reason = "each test module uses a part of it")]
 
+pub mod carried;
 pub mod cluster;
 pub mod command;
 pub mod depot;
+pub mod faulty;
 pub mod githost;
 pub mod gitsite;
 pub mod http;
 pub mod images;
 pub mod layout;
 pub mod liar;
+pub mod medium;
 pub mod repository;
 pub mod root;
 pub mod served;

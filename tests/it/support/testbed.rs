@@ -50,6 +50,8 @@ pub fn tool(name: &str, home: &Path) -> Command {
     let part = match name {
         "gogit" | "mkimage" => name,
         "helm" | "helm3" => "helm",
+        "fusefat" | "mount.exfat-fuse" | "fuseiso" | "mcopy" | "genisoimage" | "mksquashfs" => "media",
+        name if name.starts_with("mkfs.") => "media",
         name if name.starts_with("kube-") || name == "kubelet" => "kube",
         _ => "peers",
     };
