@@ -6,17 +6,21 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Status;
+use kube::core::response::StatusDetails;
 use serde_json::Value;
 
 use super::ApplyError;
+use super::retry::{LONGEST_ASKED, Pauses, Weather};
 use crate::fsio::{Step, limits, pass};
+use crate::model::Progress;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -24,8 +28,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_mins(1);
 /// How long it may take where the caller has little patience.
 const QUICK_ANSWER: Duration = Duration::from_secs(10);
-/// The longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Warnings of one answer that are kept.
 const WARNINGS: usize = 8;
 
@@ -46,6 +48,7 @@ pub struct Cluster {
     url: String,
     server: String,
     default_namespace: String,
+    weather: Weather,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -73,7 +76,8 @@ pub async fn connect(target: &ClusterTarget) -> Result<Cluster, ApplyError> {
     let default_namespace = config.default_namespace.clone();
     let client =
         kube::Client::try_from(config).map_err(|error| ApplyError::Config { tried, why: chain(&error) })?;
-    let mut cluster = Cluster { client, url, server: String::new(), default_namespace };
+    let mut cluster =
+        Cluster { client, url, server: String::new(), default_namespace, weather: Weather::default() };
     let version = cluster.call(&Call::get("/version"), Duration::from_secs(2)).await;
     let version = version.map_err(|error| cluster.explain("read the server's version", error))?;
     let Some(server) = version.value["gitVersion"].as_str() else {
@@ -186,6 +190,14 @@ impl Call {
         call
     }
 
+    /// A merge patch (RFC 7386).
+    pub(super) fn merge(path: impl Into<String>, changes: &Value) -> Self {
+        let mut call = Self::new(Method::PATCH, path).query("fieldManager", super::FIELD_MANAGER);
+        call.content_type = "application/merge-patch+json";
+        call.body = changes.to_string().into_bytes();
+        call
+    }
+
     pub(super) fn delete(path: impl Into<String>, options: &Value) -> Self {
         let mut call = Self::new(Method::DELETE, path);
         call.body = options.to_string().into_bytes();
@@ -295,7 +307,7 @@ impl CallError {
             // schema; with one it is trouble of the server or of a webhook.
             Self::Status(status) if status.code == 500 => !status.reason.is_empty(),
             Self::Status(status) if status.code == 409 => {
-                status.reason == "Conflict" && self.field_conflicts().is_empty()
+                status.reason == "Conflict" && self.field_conflicts().is_empty() && !is_precondition(status)
             }
             Self::Status(status) => matches!(status.code, 408 | 429 | 502 | 503 | 504),
             Self::Certificate(_) | Self::Answer(_) => false,
@@ -306,7 +318,7 @@ impl CallError {
     fn wanted_pause(&self) -> Option<Duration> {
         let Self::Status(status) = self else { return None };
         let seconds = status.details.as_ref()?.retry_after_seconds;
-        (seconds > 0).then(|| Duration::from_secs(seconds.into()).min(LONGEST_PAUSE))
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()).min(LONGEST_ASKED))
     }
 
     /// What the server says, for people: bounded, with the fields it names.
@@ -378,6 +390,12 @@ fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 impl Cluster {
+    /// The same cluster, whose passing trouble is told to `sink` while it is waited out.
+    #[must_use]
+    pub fn telling(self, sink: Arc<dyn Progress>) -> Self {
+        Self { weather: Weather::telling(sink), ..self }
+    }
+
     /// Address of the API server.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -398,21 +416,43 @@ impl Cluster {
 
     /// One call, tried again for up to `patience` while the failure is a passing one.
     pub(super) async fn call(&self, call: &Call, patience: Duration) -> Result<Answer, CallError> {
-        let deadline = Instant::now() + patience;
+        self.call_unless(call, patience, |_| false).await
+    }
+
+    /// The same, but a failure that `is_enough` takes ends it although it may pass.
+    pub(super) async fn call_unless(
+        &self,
+        call: &Call,
+        patience: Duration,
+        is_enough: impl Fn(&CallError) -> bool + Send,
+    ) -> Result<Answer, CallError> {
         let limit = if patience < QUICK_ANSWER { QUICK_ANSWER } else { ANSWER };
-        let mut pause = Duration::from_millis(100);
+        let mut pauses = Pauses::new(patience);
         loop {
             let error = match self.once(call, limit).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.weather.good();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
-            let wait = error.wanted_pause().unwrap_or(pause);
-            if !error.is_passing() || Instant::now() + wait >= deadline {
+            if !error.is_passing() || is_enough(&error) {
                 return Err(error);
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            let Some(pause) = pauses.next(error.wanted_pause()) else { return Err(error) };
+            self.weather.bad(|| self.says(call, &error), patience);
+            tokio::time::sleep(pause).await;
         }
+    }
+
+    /// `the API server at `URL` answered 429 to PATCH /api/v1/…: too many requests`.
+    fn says(&self, call: &Call, error: &CallError) -> String {
+        let how = match error.code() {
+            0 => "does not answer".to_owned(),
+            code => format!("answered {code} to"),
+        };
+        let (method, path) = (&call.method, shorten(&call.path));
+        format!("the API server at `{}` {how} {method} {path}: {}", self.url, error.text())
     }
 
     /// Like [`Self::call`], with text as the answer: a container's log.
@@ -445,6 +485,9 @@ impl Cluster {
         let code = response.status();
         let warnings = response.headers().get_all(header::WARNING);
         let warnings = warnings.iter().take(WARNINGS).filter_map(warning).collect();
+        let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        // A date is possible too, but no API server and no proxy before one sends it.
+        let asked: Option<u32> = asked.and_then(|seconds| seconds.trim().parse().ok());
         let plain = response
             .headers()
             .get(header::CONTENT_TYPE)
@@ -464,6 +507,10 @@ impl Cluster {
                 Status::failure(text.trim(), "")
             });
             status.code = code.as_u16();
+            if let Some(seconds) = asked {
+                let details = status.details.get_or_insert_with(empty_details);
+                details.retry_after_seconds = details.retry_after_seconds.max(seconds);
+            }
             return Err(CallError::Status(Box::new(status)));
         }
         if !code.is_success() {
@@ -493,6 +540,23 @@ impl Cluster {
             },
         }
     }
+}
+
+/// Details of a failure that has none.
+fn empty_details() -> StatusDetails {
+    StatusDetails {
+        name: String::new(),
+        group: String::new(),
+        kind: String::new(),
+        uid: String::new(),
+        causes: Vec::new(),
+        retry_after_seconds: 0,
+    }
+}
+
+/// Whether a conflict is about the object's identity, which no further try changes.
+fn is_precondition(status: &Status) -> bool {
+    status.message.contains("Precondition failed") || status.message.contains("UID in the precondition")
 }
 
 /// The text of a `Warning` header: `299 - "text"` (RFC 7234, 5.5).
@@ -530,6 +594,14 @@ mod tests {
         ] {
             assert!(!error.is_passing(), "{error:?}");
         }
+    }
+
+    #[test]
+    fn another_object_of_the_same_name_is_no_passing_conflict() {
+        let told = "Operation cannot be fulfilled on jobs.batch \"a\": the UID in the precondition (1) does not \
+                    match the UID in record (2). The object might have been deleted and then recreated";
+        let error = CallError::Status(Box::new(Status::failure(told, "Conflict").with_code(409)));
+        assert!(!error.is_passing());
     }
 
     #[test]

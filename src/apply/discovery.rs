@@ -122,6 +122,27 @@ impl Discovery {
         Ok(None)
     }
 
+    /// Every kind of objects that live in namespaces, each in the version the server likes best.
+    pub(super) async fn namespaced(&mut self, cluster: &Cluster) -> Result<Vec<Resource>, ApplyError> {
+        let groups = cluster.call(&Call::get("/apis"), PATIENCE).await;
+        let groups = groups.map_err(|error| cluster.explain("ask for the groups of kinds", error))?.value;
+        let mut wanted = vec![(String::new(), "v1".to_owned())];
+        for group in groups["groups"].as_array().into_iter().flatten() {
+            let version = group_versions(group).into_iter().next();
+            if let (Some(name), Some(version)) = (group["name"].as_str(), version) {
+                wanted.push((name.to_owned(), version));
+            }
+        }
+        let mut found = Vec::new();
+        for (group, version) in wanted {
+            // Any kind will do: the answer holds them all.
+            self.find_kind(cluster, &group, &version, "").await?;
+            let served = &self.seen[&(group, version)];
+            found.extend(served.iter().filter(|kind| kind.namespaced && kind.applicable).cloned());
+        }
+        Ok(found)
+    }
+
     /// Forgets what was said of a group and version: a definition has changed it.
     pub(super) fn forget(&mut self, group: &str, version: &str) {
         self.seen.remove(&(group.to_owned(), version.to_owned()));

@@ -12,11 +12,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Cluster;
+use super::consent::Cure;
 use super::diff::{differences, differences_of_named};
 use super::health::{Health, State, has_state};
 use super::inventory::{PART_OF, apply_set_id};
 use super::observe::{Observation, Observed, Trial, key};
 use super::order::kept;
+use super::plan::foreign;
 use super::wait::judge;
 use crate::model::plan::FieldChange;
 use crate::model::{Digest, ObjectId, Origin, ReleaseName, ReleaseVersion};
@@ -243,10 +245,6 @@ async fn health(cluster: &Cluster, observed: &Observed) -> Option<Health> {
             Some(judge(cluster, id.group(), &id.kind, live).await)
         }
         (Some(_), _) | (None, Trial::Refused { forbidden: true, .. }) => None,
-        // It is there, and going: `look` answers so.
-        (None, Trial::Refused { why, .. }) => {
-            Some(Health { state: State::Terminating, message: why.clone() })
-        }
         (None, _) if cleans_up(observed) => None,
         (None, _) => Some(Health::not_found()),
     }
@@ -290,7 +288,20 @@ fn differs(observed: &Observed, set: &str) -> Found {
             drift.changed_by = taken.iter().map(|taken| taken.manager.clone()).collect();
             drift.changed_by.sort();
             drift.changed_by.dedup();
+            drift.stuck =
+                foreign(live, set, taken).filter(|_| !Cure::TakeOver.is_allowed(&desired.value, Some(live)));
             differences(live, value)
+        }
+        (Some(live), Trial::Stored { versions }) => {
+            let versions = versions.join("`, `");
+            drift.stuck =
+                Some(format!("objects may be stored in versions that leave with it (`{versions}`)"));
+            differences_of_named(live, &desired.value)
+        }
+        (Some(_), Trial::Leaving { since, held }) => {
+            let held =
+                held.as_ref().map_or(String::new(), |held| format!(", held up by the finalizers {held}"));
+            return Found::Unknown(format!("is being deleted since {since}{held}"));
         }
         (Some(live), Trial::Unchecked { .. }) => differences_of_named(live, &desired.value),
         (Some(live), Trial::Immutable { why }) => {

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use super::consent::Cure;
 use super::wait::HealthReport;
 use crate::model::{ErrorClass, ObjectId, Origin};
 
@@ -239,14 +240,26 @@ pub struct ObjectFailure {
     pub why: String,
     /// Whether the server lacks a permission rather than the object a right form.
     pub forbidden: bool,
-    /// Whether the object is there and the field that differs can never change.
-    pub immutable: bool,
+    /// What an annotation on the object would allow, where that is what stands in the way.
+    pub cure: Option<Cure>,
 }
 
 impl fmt::Display for ObjectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.id, self.origin, self.why)
+        write!(f, "{} ({}): {}", self.id, self.origin, self.why)?;
+        match self.cure {
+            Some(cure) => write!(f, "; `{}: allowed` on it allows {}", cure.key(), cure.act()),
+            None => Ok(()),
+        }
     }
+}
+
+/// The command that puts the annotation on the object in the cluster.
+fn annotate(id: &ObjectId, cure: Cure) -> String {
+    let group = if id.group().is_empty() { String::new() } else { format!(".{}", id.group()) };
+    let namespace = id.namespace.as_ref().map_or(String::new(), |namespace| format!(" -n {namespace}"));
+    let kind = id.kind.to_lowercase();
+    format!("kubectl annotate{namespace} {kind}{group} {} {}=allowed", id.name, cure.key())
 }
 
 /// One line an item, bounded.
@@ -310,9 +323,13 @@ impl ApplyError {
             Self::OwnedByOther { owner, .. } => format!(
                 "`kubectl get configmaps,secrets -A -l applyset.kubernetes.io/id={owner}` shows who owns it"
             ),
-            Self::DryRun { failures } if failures.iter().any(|failure| failure.immutable) => {
-                "delete the object that cannot be changed if it may be created anew, or give it another name"
-                    .to_owned()
+            Self::DryRun { failures }
+                if let Some((id, cure)) = failures.iter().find_map(|one| Some((&one.id, one.cure?))) =>
+            {
+                format!(
+                    "put the annotation into the manifests and build again, or allow it on this site alone: {}",
+                    annotate(id, cure)
+                )
             }
             Self::DryRun { failures } if failures.iter().all(|failure| failure.forbidden) => {
                 "`kubectl auth can-i --list` shows what these credentials may do".to_owned()

@@ -11,12 +11,15 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 
+use super::admission::withdraw;
 use super::client::{Call, CallError};
 use super::discovery::{Discovery, is_definition, is_namespace};
 use super::health::{State, assess};
 use super::inventory::{Parent, namespace_object};
-use super::observe::{Observation, Observed, key, namespace_path, parent_path};
+use super::migrate::move_storage;
+use super::observe::{Observation, Observed, Trial, key, namespace_path, parent_path};
 use super::order::TITLES;
+use super::plan::{is_stateful_set, selector_differs};
 use super::{ApplyError, Cluster, StepSink};
 use crate::model::plan::{Plan, Stage};
 use crate::model::{Event, ObjectId, Progress};
@@ -58,6 +61,8 @@ pub async fn execute(
         let title = title.to_owned();
         move |source: ApplyError| ApplyError::Stage { number, title, source: Box::new(source) }
     };
+    // Before the inventory, which it may refuse as well.
+    withdraw(cluster, seen, plan, progress).await.map_err(at(0, "withdrawing admission"))?;
     // Where all is as the release says and the inventory says so too, the cluster stays as it is
     // to the last byte: the objects are applied all the same, which then writes nothing.
     if !(plan.changes_nothing() && is_settled(seen)) {
@@ -142,7 +147,7 @@ async fn apply_stage(
                 if stopped.load(Ordering::Relaxed) {
                     return None;
                 }
-                Some(apply_one(cluster, observed, is_anew).await)
+                Some(apply_one(cluster, observed, is_anew, progress).await)
             });
         }
         let mut running = stream::iter(changes).buffer_unordered(AT_ONCE);
@@ -174,17 +179,25 @@ async fn apply_stage(
     Ok(())
 }
 
-async fn apply_one(cluster: &Cluster, observed: &Observed, is_anew: bool) -> Result<ObjectId, ApplyError> {
+async fn apply_one(
+    cluster: &Cluster,
+    observed: &Observed,
+    is_anew: bool,
+    progress: &dyn Progress,
+) -> Result<ObjectId, ApplyError> {
     let desired = &observed.desired;
     let id = &desired.id;
     let named = |source| ApplyError::Object { object: Box::new(desired.at()), source: Box::new(source) };
     if is_anew {
         let uid =
             observed.live.as_ref().and_then(|live| live["metadata"]["uid"].as_str()).unwrap_or_default();
-        delete(cluster, &desired.path(), uid, "Background")
+        delete(cluster, &desired.path(), uid, way_of_deletion(observed))
             .await
             .map_err(|error| named(cluster.explain(&format!("delete {id} to create it again"), error)))?;
         until_gone(cluster, &desired.path(), uid, GONE).await.map_err(named)?;
+    }
+    if matches!(observed.trial, Trial::Stored { .. }) {
+        move_storage(cluster, desired, progress).await.map_err(named)?;
     }
     let call = Call::apply(desired.path(), &desired.value, true, false);
     let deadline = Instant::now() + READY;
@@ -198,6 +211,18 @@ async fn apply_one(cluster: &Cluster, observed: &Observed, is_anew: bool) -> Res
             }
             Err(error) => return Err(named(cluster.explain(&format!("apply {id}"), error))),
         }
+    }
+}
+
+/// What becomes of what an object owns when it is deleted to be created again. The pods of a
+/// stateful set run on, and its claims stay whatever its retention policy says; where the new one
+/// would not know the pods, they would stand in its way, so they end first.
+fn way_of_deletion(observed: &Observed) -> &'static str {
+    let live = observed.live.as_ref().unwrap_or(&Value::Null);
+    match is_stateful_set(&observed.desired.id) {
+        true if selector_differs(live, &observed.desired.value) => "Foreground",
+        true => "Orphan",
+        false => "Background",
     }
 }
 

@@ -13,7 +13,9 @@
 //! of. Must never read the environment or `$HOME`, never print, and never change an object of a
 //! release that has not been verified: callers make [`ReleaseObjects`] from verified bytes only.
 
+mod admission;
 mod client;
+mod consent;
 mod diff;
 mod discovery;
 mod drift;
@@ -23,16 +25,20 @@ mod heal;
 mod health;
 mod inventory;
 mod members;
+mod migrate;
 mod observe;
 mod order;
 mod plan;
 mod prune;
+mod retry;
 mod status;
+mod tenants;
 mod trial;
 mod trouble;
 mod wait;
 
 pub use client::{Cluster, ClusterTarget, connect};
+pub use consent::Cure;
 pub use drift::{
     DriftReport, FieldDrift, InventoryDrift, ObjectDrift, UncheckedObject, UnreadyObject, compare,
 };

@@ -2,19 +2,21 @@
 //! every object. Changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 
+use super::admission::Blocker;
 use super::client::{Call, shorten};
 use super::diff::without_server_fields;
 use super::discovery::{Discovery, Resource, brought, is_definition, is_namespace};
 use super::inventory::{self, Contents, PART_OF, Parent};
 use super::members::{Depth, Member, members};
 use super::order::{Place, place};
-use super::trial::Context;
+use super::trial::{Context, Found};
 use super::{ApplyError, Cluster, MissingKind, MissingNamespace, ObjectAt, ReleaseObjects};
 use crate::fsio::limits;
 use crate::model::plan::TakenOver;
@@ -39,6 +41,8 @@ pub struct Observation {
     pub(super) members: Vec<Member>,
     pub(super) parent: Option<Parent>,
     pub(super) warnings: Vec<String>,
+    /// Admission of the release's own set that refuses objects of it.
+    pub(super) blockers: Vec<Blocker>,
 }
 
 /// An object as it is to be applied.
@@ -78,8 +82,20 @@ pub(super) enum Trial {
     Unchecked { why: String },
     /// The object is there, and what differs can never change.
     Immutable { why: String },
+    /// It is a definition that lacks versions in which objects may be stored.
+    Stored { versions: Vec<String> },
+    /// The object is there and is being deleted; `held` says what holds that up, beside the garbage
+    /// collection of what it owns.
+    Leaving { since: String, held: Option<String> },
     /// The server would refuse it.
     Refused { why: String, forbidden: bool },
+}
+
+impl Trial {
+    /// The server would refuse the object itself.
+    pub(super) fn refused(why: String) -> Self {
+        Self::Refused { why, forbidden: false }
+    }
 }
 
 impl Observation {
@@ -128,7 +144,8 @@ pub async fn observe(
         title: format!("trying {} objects on Kubernetes {}", rendered.len(), cluster.server_version()),
         bytes: None,
     });
-    let mut looker = Looker { cluster, discovery: Discovery::default(), warnings: Vec::new() };
+    let mut looker =
+        Looker { cluster, discovery: Discovery::default(), warnings: Vec::new(), found: Arc::default() };
     let parent = looker.parent(&release).await?;
     let default_namespace = parent
         .as_ref()
@@ -152,6 +169,7 @@ pub async fn observe(
         members: Vec::new(),
         parent,
         warnings: Vec::new(),
+        blockers: Vec::new(),
     };
     if let Some(parent) = &observation.parent {
         let contents = parent.contents.union(&observation.contents());
@@ -160,6 +178,7 @@ pub async fn observe(
     }
     looker.warnings.truncate(WARNINGS);
     observation.warnings = looker.warnings;
+    observation.blockers = looker.found.blockers();
     progress
         .event(Event::Finish { summary: format!("{} objects tried, nothing changed", observation.len()) });
     Ok(observation)
@@ -172,6 +191,7 @@ struct Looker<'a> {
     cluster: &'a Cluster,
     discovery: Discovery,
     warnings: Vec<String>,
+    found: Arc<Found>,
 }
 
 impl Looker<'_> {
@@ -343,9 +363,12 @@ impl Looker<'_> {
             }
             None => (namespace_path(), inventory::namespace_object()),
         };
-        match self.cluster.call(&Call::apply(path, &object, true, true), PATIENCE).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.cluster.explain("write the inventory", error)),
+        let call = Call::apply(path, &object, true, true);
+        let Err(error) = self.cluster.call(&call, PATIENCE).await else { return Ok(()) };
+        let set = inventory::apply_set_id(&release.name);
+        match self.found.note(self.cluster, &set, &error, &call).await {
+            Some(_) => Ok(()),
+            None => Err(self.cluster.explain("write the inventory", error)),
         }
     }
 
@@ -367,7 +390,9 @@ impl Looker<'_> {
             .map(|(desired, _)| (desired.id.kind.clone(), desired.id.name.clone()))
             .collect();
         let nothing = BTreeSet::new();
-        let context = Context { cluster: self.cluster, new_namespaces, changing: &nothing, made: &made };
+        let found = Arc::clone(&self.found);
+        let context =
+            Context { cluster: self.cluster, new_namespaces, changing: &nothing, made: &made, found: &found };
         let mut objects = self.try_some(definitions, &context, progress).await?;
         let changing: BTreeSet<(String, String)> = objects
             .iter()

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::consent::{self, Cure, Pruning};
 use super::diff::{differences, differences_of_named};
 use super::inventory::{PART_OF, apply_set_id};
 use super::observe::{Observation, Observed, Trial, key};
 use super::order::{TITLES, kept, place};
 use super::{ApplyError, ObjectFailure};
 use crate::model::plan::{
-    FORMAT, KeptObject, Plan, PlanTarget, PlannedChange, PlannedCreate, RunningRelease, Stage,
+    FORMAT, KeptObject, Plan, PlanTarget, PlannedChange, PlannedCreate, RunningRelease, Stage, TakenOver,
+    WithdrawnObject,
 };
 
 /// What the planner may do beyond the usual.
@@ -19,6 +21,10 @@ pub struct PlanOptions {
     /// Delete namespaces, volume claims and definitions that left the release too, with all
     /// that goes with them.
     pub prune_everything: bool,
+    /// The work leads back to a release that ran here: what was done on the way from it is undone
+    /// without asking again, be it by deleting an object and creating it anew or by taking fields
+    /// over.
+    pub going_back: bool,
 }
 
 /// Makes the plan.
@@ -47,6 +53,7 @@ pub fn plan(seen: &Observation, options: PlanOptions) -> Result<Plan, ApplyError
         unchanged: Vec::new(),
         prune: Vec::new(),
         kept: Vec::new(),
+        withdraw: Vec::new(),
         stages: Vec::new(),
         warnings: seen.warnings.clone(),
     };
@@ -60,10 +67,11 @@ pub fn plan(seen: &Observation, options: PlanOptions) -> Result<Plan, ApplyError
                 own,
             });
         }
-        if let Some(failure) = plan_object(&mut plan, observed) {
+        if let Some(failure) = plan_object(&mut plan, observed, &own, options) {
             failures.push(failure);
         }
     }
+    failures.extend(plan_withdrawing(&mut plan, seen, options));
     if !failures.is_empty() {
         return Err(ApplyError::DryRun { failures });
     }
@@ -78,13 +86,19 @@ pub fn plan(seen: &Observation, options: PlanOptions) -> Result<Plan, ApplyError
     Ok(plan)
 }
 
-fn plan_object(plan: &mut Plan, observed: &Observed) -> Option<ObjectFailure> {
+/// What is done about one object; or why it is refused.
+fn plan_object(
+    plan: &mut Plan,
+    observed: &Observed,
+    own: &str,
+    options: PlanOptions,
+) -> Option<ObjectFailure> {
     let desired = &observed.desired;
     let (object, origin) = (desired.id.clone(), desired.origin.clone());
-    let failure = |why: &str, forbidden, immutable| {
-        let why = why.to_owned();
-        Some(ObjectFailure { id: object.clone(), origin: origin.clone(), why, forbidden, immutable })
+    let refuse = |why: String, forbidden, cure| {
+        Some(ObjectFailure { id: object.clone(), origin: origin.clone(), why, forbidden, cure })
     };
+    let allows = |cure: Cure| options.going_back || cure.is_allowed(&desired.value, observed.live.as_ref());
     let mut change = PlannedChange {
         object: object.clone(),
         origin: origin.clone(),
@@ -92,19 +106,31 @@ fn plan_object(plan: &mut Plan, observed: &Observed) -> Option<ObjectFailure> {
         more_fields: 0,
         taken_over: Vec::new(),
         recreate: None,
+        leaving_versions: Vec::new(),
         unchecked: None,
     };
     match (&observed.trial, &observed.live) {
-        (Trial::Refused { why, forbidden }, _) => return failure(why, *forbidden, false),
+        (Trial::Refused { why, forbidden }, _) => return refuse(why.clone(), *forbidden, None),
         (Trial::Result { .. }, None) => plan.create.push(PlannedCreate { object, origin, unchecked: None }),
         (Trial::Unchecked { why }, None) => {
             plan.create.push(PlannedCreate { object, origin, unchecked: Some(why.clone()) });
         }
-        (Trial::Immutable { why }, None) => return failure(why, false, true),
+        (Trial::Immutable { why }, None) => return refuse(why.clone(), false, None),
+        (Trial::Stored { .. } | Trial::Leaving { .. }, None) => {}
         (Trial::Result { value, taken }, Some(live)) => {
+            if let Some(why) = foreign(live, own, taken)
+                && !allows(Cure::TakeOver)
+            {
+                return refuse(why, false, Some(Cure::TakeOver));
+            }
             (change.fields, change.more_fields) = differences(live, value);
             change.taken_over.clone_from(taken);
             change.recreate = run_again(&object, live);
+            if let Some(failed) = &change.recreate
+                && !allows(Cure::Recreate)
+            {
+                return refuse(format!("{failed}, and stands in the way"), false, Some(Cure::Recreate));
+            }
             if change.fields.is_empty() && change.recreate.is_none() {
                 plan.unchanged.push(object);
             } else {
@@ -120,17 +146,117 @@ fn plan_object(plan: &mut Plan, observed: &Observed) -> Option<ObjectFailure> {
                 plan.change.push(change);
             }
         }
+        (Trial::Stored { versions }, Some(live)) => {
+            (change.fields, change.more_fields) = differences_of_named(live, &desired.value);
+            change.leaving_versions.clone_from(versions);
+            plan.change.push(change);
+        }
+        (Trial::Leaving { since, held: Some(held) }, Some(_)) => {
+            let why = format!("is being deleted since {since}, held up by the finalizers {held}");
+            return refuse(why, false, None);
+        }
+        (Trial::Leaving { since, held: None }, Some(_)) => {
+            change.recreate = Some(format!("is being deleted since {since}"));
+            plan.change.push(change);
+        }
         (Trial::Immutable { why }, Some(live)) => {
-            if !is_job(&object) || !is_finished(live) {
-                let running = if is_job(&object) { "; the Job has not finished" } else { "" };
-                return failure(&format!("{why}{running}"), false, true);
+            let running =
+                if is_job(&object) && !is_finished(live) { "; the Job has not finished" } else { "" };
+            if let Some(never) = never_recreated(&object, live, &desired.value) {
+                return refuse(format!("{why}; {never}"), false, None);
+            }
+            if !allows(Cure::Recreate) {
+                return refuse(format!("{why}{running}"), false, Some(Cure::Recreate));
             }
             (change.fields, change.more_fields) = differences_of_named(live, &desired.value);
-            change.recreate = Some("a Job cannot be changed, and this one has finished".into());
+            change.recreate = Some(format!("{why}{running}{}", what_survives(&object, live, &desired.value)));
             plan.change.push(change);
         }
     }
     None
+}
+
+/// Why an object is never deleted to be created again, whatever an annotation says.
+fn never_recreated(object: &crate::model::ObjectId, live: &Value, desired: &Value) -> Option<String> {
+    if consent::is_irreplaceable(object) {
+        return Some(format!(
+            "a {} is never deleted to be created again, since data would go with it: give it another name",
+            object.kind
+        ));
+    }
+    let deletes_claims = live["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete";
+    (is_stateful_set(object) && deletes_claims && selector_differs(live, desired)).then(|| {
+        "its claims would be deleted with it: set `persistentVolumeClaimRetentionPolicy.whenDeleted` to \
+         `Retain` first"
+            .to_owned()
+    })
+}
+
+/// What is left of an object when it is deleted to be created again, where that is worth a word.
+fn what_survives(object: &crate::model::ObjectId, live: &Value, desired: &Value) -> &'static str {
+    if !is_stateful_set(object) {
+        ""
+    } else if selector_differs(live, desired) {
+        "; its pods end first, its claims stay as they are"
+    } else {
+        "; its pods run on and its claims stay as they are, only new ones follow the new templates"
+    }
+}
+
+pub(super) fn is_stateful_set(object: &crate::model::ObjectId) -> bool {
+    object.kind == "StatefulSet" && object.group() == "apps"
+}
+
+/// Whether the pods of the live object would be none of the new one.
+pub(super) fn selector_differs(live: &Value, desired: &Value) -> bool {
+    live["spec"]["selector"] != desired["spec"]["selector"]
+}
+
+/// Who else manages fields that the release would set otherwise: everybody, where the object was
+/// never the release's own; where it is, those that apply it themselves. What was edited by hand
+/// or by a controller since is drift, and is taken back.
+pub(super) fn foreign(live: &Value, own: &str, taken: &[TakenOver]) -> Option<String> {
+    let is_own = live["metadata"]["labels"][PART_OF] == own;
+    let others: Vec<String> = taken
+        .iter()
+        .filter(|taken| !is_own || consent::is_applier(live, &taken.manager))
+        .map(|taken| format!("`{}` of `{}`", taken.field, taken.manager))
+        .collect();
+    if others.is_empty() {
+        return None;
+    }
+    let more = if others.len() > 5 { format!(", and {} more", others.len() - 5) } else { String::new() };
+    let named = others.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    Some(format!("another manager owns fields that the release sets otherwise: {named}{more}"))
+}
+
+/// Decides about admission of the set that stands in the way; answers with what may not be
+/// withdrawn.
+fn plan_withdrawing(plan: &mut Plan, seen: &Observation, options: PlanOptions) -> Vec<ObjectFailure> {
+    let mut failures = Vec::new();
+    for blocker in &seen.blockers {
+        let in_release = seen.objects.iter().find(|observed| key(&observed.desired.id) == key(&blocker.id));
+        let after = match in_release {
+            None => "the release does not have it",
+            Some(_) if options.going_back => "it comes back with the last stage",
+            Some(observed) if Cure::Recreate.is_allowed(&observed.desired.value, Some(&blocker.live)) => {
+                "it comes back with the last stage"
+            }
+            Some(observed) => {
+                failures.push(ObjectFailure {
+                    id: blocker.id.clone(),
+                    origin: observed.desired.origin.clone(),
+                    why: format!("stands in the way of the release's own objects: {}", blocker.why),
+                    forbidden: false,
+                    cure: Some(Cure::Recreate),
+                });
+                continue;
+            }
+        };
+        let reason = format!("{after}, and it stands in the way: {}", blocker.why);
+        plan.withdraw.push(WithdrawnObject { object: blocker.id.clone(), reason });
+    }
+    failures
 }
 
 fn is_job(object: &crate::model::ObjectId) -> bool {
@@ -151,10 +277,10 @@ fn has_condition(object: &Value, kind: &str) -> bool {
 /// failed, and would stand in the way of health for ever.
 fn run_again(object: &crate::model::ObjectId, live: &Value) -> Option<String> {
     if is_job(object) && has_condition(live, "Failed") {
-        return Some("the Job failed; it is run again".into());
+        return Some("the Job failed".into());
     }
     let is_pod = object.kind == "Pod" && object.group().is_empty();
-    (is_pod && live["status"]["phase"] == "Failed").then(|| "the Pod failed; it is run again".into())
+    (is_pod && live["status"]["phase"] == "Failed").then(|| "the Pod failed".into())
 }
 
 fn plan_pruning(plan: &mut Plan, seen: &Observation, options: PlanOptions) {
@@ -165,11 +291,17 @@ fn plan_pruning(plan: &mut Plan, seen: &Observation, options: PlanOptions) {
         (std::cmp::Reverse(place(member.id.group(), &member.id.kind)), member.id.clone())
     });
     for member in left {
-        match kept(member.id.group(), &member.id.kind) {
-            Some(reason) if !options.prune_everything => {
+        let rule = kept(member.id.group(), &member.id.kind);
+        let reason = match (consent::pruning(&member.value), rule) {
+            (Pruning::Never, _) => Some("an annotation on it says that it stays"),
+            (Pruning::Allowed, _) => None,
+            (Pruning::Usual, rule) => rule.filter(|_| !options.prune_everything),
+        };
+        match reason {
+            Some(reason) => {
                 plan.kept.push(KeptObject { object: member.id.clone(), reason: reason.to_owned() });
             }
-            _ => plan.prune.push(member.id.clone()),
+            None => plan.prune.push(member.id.clone()),
         }
     }
 }
@@ -243,6 +375,7 @@ mod tests {
                 .collect(),
             parent: Some(Parent::default()),
             warnings: vec![],
+            blockers: vec![],
         }
     }
 
@@ -289,30 +422,179 @@ mod tests {
         assert_eq!(plan.stages[0].step(), "stage:3");
     }
 
+    const BACK: PlanOptions = PlanOptions { prune_everything: false, going_back: true };
+
+    /// Plans for one object whose manifest has `annotation`, and whose live form is `live`.
+    fn of_one(
+        id: ObjectId,
+        annotation: Option<&str>,
+        live: &Value,
+        trial: Trial,
+        options: PlanOptions,
+    ) -> Result<Plan, ApplyError> {
+        let mut one = observed(id, Some(live.clone()), trial);
+        if let Some(key) = annotation {
+            one.desired.value["metadata"] = json!({"annotations": {key: "allowed"}});
+        }
+        plan(&seen(vec![one], &[]), options)
+    }
+
     #[test]
-    fn finished_jobs_are_created_again_and_running_ones_are_not_touched() {
-        let job = |status: Value, trial| {
-            let live = json!({"spec": {"a": 1}, "status": status});
-            plan(
-                &seen(vec![observed(id("batch/v1", "Job", "j"), Some(live), trial)], &[]),
-                PlanOptions::default(),
+    fn what_cannot_be_changed_is_refused_unless_an_annotation_or_the_way_back_allows_it() {
+        let immutable = || Trial::Immutable { why: "`spec.selector`: field is immutable".into() };
+        let web = || id("apps/v1", "Deployment", "web");
+        let live = json!({"spec": {"a": 1}});
+        let error = of_one(web(), None, &live, immutable(), PlanOptions::default()).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Failed);
+        assert_eq!(
+            error.to_string(),
+            "the API server would refuse 1 object of the release; nothing was changed:\n  \
+             Deployment shop/web (shop.yaml:1): `spec.selector`: field is immutable; \
+             `fleetpack.dev/recreate: allowed` on it allows to delete it and create it again"
+        );
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.ends_with("kubectl annotate -n shop deployment.apps web fleetpack.dev/recreate=allowed"),
+            "{hint}"
+        );
+        for (annotation, options) in [(Some("fleetpack.dev/recreate"), PlanOptions::default()), (None, BACK)]
+        {
+            let plan = of_one(web(), annotation, &live, immutable(), options).unwrap();
+            assert!(plan.change[0].recreate.is_some());
+            assert_eq!(plan.change[0].fields[0].to_string(), "spec.a: 1 -> 2");
+        }
+        // Claims and their like are not to be had back.
+        let claim = id("v1", "PersistentVolumeClaim", "data");
+        let error = of_one(claim, Some("fleetpack.dev/recreate"), &live, immutable(), BACK).unwrap_err();
+        assert!(error.to_string().contains("is never deleted to be created again"), "{error}");
+    }
+
+    #[test]
+    fn what_survives_a_stateful_set_is_told() {
+        let immutable = || Trial::Immutable { why: "x".into() };
+        let db = || id("apps/v1", "StatefulSet", "db");
+        let told = |live: Value| {
+            let plan = of_one(db(), None, &live, immutable(), BACK)?;
+            Ok::<_, ApplyError>(plan.change[0].recreate.clone().unwrap())
+        };
+        assert!(told(json!({"spec": {}})).unwrap().contains("its pods run on and its claims stay"));
+        let other = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}});
+        assert!(told(other.clone()).unwrap().contains("its pods end first, its claims stay"));
+        let mut deletes = other;
+        deletes["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Delete"});
+        assert!(told(deletes).unwrap_err().to_string().contains("`Retain` first"));
+    }
+
+    #[test]
+    fn failed_and_running_jobs_are_told() {
+        let job = |status: Value, trial, options| {
+            of_one(
+                id("batch/v1", "Job", "j"),
+                None,
+                &json!({"spec": {"a": 1}, "status": status}),
+                trial,
+                options,
             )
         };
         let immutable = || Trial::Immutable { why: "`spec`: field is immutable".into() };
         let done = json!({"conditions": [{"type": "Complete", "status": "True"}]});
         let failed = json!({"conditions": [{"type": "Failed", "status": "True"}]});
-        let changed = job(done.clone(), immutable()).unwrap();
-        assert!(changed.change[0].recreate.is_some());
-        assert_eq!(changed.change[0].fields[0].to_string(), "spec.a: 1 -> 2");
-        let error = job(json!({"active": 1}), immutable()).unwrap_err();
-        assert_eq!(error.class(), ErrorClass::Failed);
+        let error = job(json!({"active": 1}), immutable(), PlanOptions::default()).unwrap_err();
+        let text = "Job shop/j (shop.yaml:1): `spec`: field is immutable; the Job has not finished; \
+                    `fleetpack.dev/recreate: allowed` on it allows";
+        assert!(error.to_string().contains(text), "{error}");
+        let same = || ok(json!({"spec": {"a": 1}}));
+        let error = job(failed.clone(), same(), PlanOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("the Job failed, and stands in the way; `fleetpack.dev/recreate"));
+        assert!(job(failed, same(), BACK).unwrap().change[0].recreate.is_some());
+        assert_eq!(job(done, same(), PlanOptions::default()).unwrap().unchanged.len(), 1);
+    }
+
+    #[test]
+    fn other_appliers_are_refused_and_drift_is_taken_back() {
+        let own = apply_set_id(&"shop".parse().unwrap());
+        let live = |label: Option<&str>, operation: &str| {
+            json!({"spec": {"a": 1}, "metadata": {"labels": {PART_OF: label},
+                "managedFields": [{"manager": "other", "operation": operation}]}})
+        };
+        let trial = || {
+            let taken = TakenOver { manager: "other".into(), field: ".spec.a".into() };
+            Trial::Result { value: json!({"spec": {"a": 2}}), taken: vec![taken] }
+        };
+        let plan_for = |live: &Value, annotation, options| {
+            of_one(id("v1", "ConfigMap", "a"), annotation, live, trial(), options)
+        };
+        let usual = PlanOptions::default();
+        assert!(plan_for(&live(Some(&own), "Update"), None, usual).is_ok(), "edited by hand");
+        for live in [live(Some(&own), "Apply"), live(None, "Update")] {
+            let error = plan_for(&live, None, usual).unwrap_err();
+            assert!(
+                error.to_string().contains(
+                    "another manager owns fields that the release sets otherwise: `.spec.a` of `other`; \
+                     `fleetpack.dev/take-over: allowed` on it allows to take the fields over"
+                ),
+                "{error}"
+            );
+            assert_eq!(plan_for(&live, Some("fleetpack.dev/take-over"), usual).unwrap().change.len(), 1);
+            assert!(plan_for(&live, None, BACK).is_ok());
+        }
+    }
+
+    #[test]
+    fn deletion_under_way_is_waited_out_unless_a_finalizer_holds_it() {
+        let leaving =
+            |held: Option<&str>| Trial::Leaving { since: "now".into(), held: held.map(str::to_owned) };
+        let web = || id("apps/v1", "Deployment", "web");
+        let plan = of_one(web(), None, &json!({}), leaving(None), PlanOptions::default()).unwrap();
+        assert_eq!(plan.change[0].recreate.as_deref(), Some("is being deleted since now"));
+        let error = of_one(web(), None, &json!({}), leaving(Some("[\"x\"]")), BACK).unwrap_err();
+        assert!(error.to_string().contains("held up by the finalizers [\"x\"]"), "{error}");
+    }
+
+    #[test]
+    fn annotations_decide_what_is_pruned() {
+        let mut seen = seen(
+            vec![observed(id("v1", "ConfigMap", "a"), None, ok(json!({})))],
+            &[id("v1", "PersistentVolumeClaim", "data"), id("v1", "Secret", "key")],
+        );
+        for (member, word) in seen.members.iter_mut().zip(["allowed", "never"]) {
+            member.value = json!({"metadata": {"annotations": {"fleetpack.dev/prune": word}}});
+        }
+        let plan = plan(&seen, PlanOptions::default()).unwrap();
+        assert_eq!(plan.prune[0].to_string(), "PersistentVolumeClaim shop/data");
+        assert_eq!(plan.kept[0].object.to_string(), "Secret shop/key");
+    }
+
+    #[test]
+    fn own_admission_in_the_way_is_withdrawn_where_it_may_be() {
+        let hook = || ObjectId {
+            namespace: None,
+            ..id("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "w")
+        };
+        let with = |objects: Vec<Observed>| {
+            let mut seen = seen(objects, &[]);
+            seen.blockers.push(super::super::admission::Blocker {
+                id: hook(),
+                live: json!({}),
+                why: "it is down".into(),
+                probe: super::super::client::Call::get("/"),
+            });
+            seen
+        };
+        let other = || observed(id("v1", "ConfigMap", "a"), None, ok(json!({})));
+        let mine = || observed(hook(), Some(json!({})), ok(json!({})));
+        let usual = PlanOptions::default();
+        let leaves = plan(&with(vec![other()]), usual).unwrap();
+        assert_eq!(
+            leaves.withdraw[0].reason,
+            "the release does not have it, and it stands in the way: it is down"
+        );
+        let error = plan(&with(vec![other(), mine()]), usual).unwrap_err();
         assert!(
-            error.to_string().contains("Job shop/j (shop.yaml:1): `spec`: field is immutable"),
+            error.to_string().contains("stands in the way of the release's own objects: it is down"),
             "{error}"
         );
-        let same = || ok(json!({"spec": {"a": 1}}));
-        assert!(job(failed, same()).unwrap().change[0].recreate.is_some());
-        assert_eq!(job(done, same()).unwrap().unchanged.len(), 1);
+        assert_eq!(plan(&with(vec![other(), mine()]), BACK).unwrap().withdraw.len(), 1);
     }
 
     #[test]

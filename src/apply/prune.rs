@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::client::Call;
+use super::discovery::{Discovery, is_definition, is_namespace};
 use super::execute::{delete, write_done};
 use super::inventory::Contents;
 use super::members::Member;
 use super::observe::{Observation, key};
 use super::order::owns_pods;
+use super::tenants::tenants;
 use super::{ApplyError, Cluster};
 use crate::model::plan::Plan;
 use crate::model::{Event, ObjectId, Progress};
 
 const PAUSE: Duration = Duration::from_millis(300);
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one question is asked again: a restart of the API server fits.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What became of the objects that left the release.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -50,27 +53,34 @@ pub async fn prune(
         ..PruneReport::default()
     };
     let deadline = Instant::now() + timeout;
-    let mut going: Vec<&Member> = Vec::new();
     if !plan.prune.is_empty() {
         progress.event(Event::Start { title: format!("pruning {} objects", plan.prune.len()), bytes: None });
     }
-    for id in &plan.prune {
-        let Some(member) = seen.members.iter().find(|member| key(&member.id) == key(id)) else { continue };
-        let policy = if owns_pods(id.group(), &id.kind) { "Foreground" } else { "Background" };
-        let deleted = delete(cluster, &path(member), &member.uid, policy).await;
-        deleted.map_err(|error| cluster.explain(&format!("delete {id}"), error))?;
-        progress.event(Event::Item(format!("deleted {id}")));
-        going.push(member);
-    }
-    for member in going {
-        match until_gone(cluster, member, deadline).await? {
-            None => report.deleted.push(member.id.clone()),
-            Some(why) => {
-                progress.warn(format!("{} has not gone yet: {why}", member.id));
-                report.lingering.push((member.id.clone(), why));
-            }
+    let members: Vec<&Member> = plan
+        .prune
+        .iter()
+        .filter_map(|id| seen.members.iter().find(|member| key(&member.id) == key(id)))
+        .collect();
+    // What holds others' objects goes last, and only when none of them is left in it.
+    let (holders, others): (Vec<&Member>, Vec<&Member>) =
+        members.into_iter().partition(|member| is_namespace(&member.id) || is_definition(&member.id));
+    delete_all(cluster, &others, deadline, &mut report, progress).await?;
+    let mut discovery = Discovery::default();
+    let mut empty = Vec::new();
+    for member in holders {
+        let left = tenants(cluster, &mut discovery, &member.id, &path(member)).await?;
+        if left.is_empty() {
+            empty.push(member);
+        } else {
+            progress.warn(format!(
+                "{} left the release and stays: it holds what is not the release's, such as {}",
+                member.id,
+                left.join(", ")
+            ));
+            report.kept.push(member.id.clone());
         }
     }
+    delete_all(cluster, &empty, deadline, &mut report, progress).await?;
     let mut still = Contents::default();
     for id in report.kept.iter().chain(report.lingering.iter().map(|(id, _)| id)) {
         if let Some(member) = seen.members.iter().find(|member| member.id == *id) {
@@ -83,6 +93,33 @@ pub async fn prune(
         progress.event(Event::Finish { summary: format!("{} objects pruned", report.deleted.len()) });
     }
     Ok(report)
+}
+
+/// Deletes the members and waits until they are gone, or the time is over.
+async fn delete_all(
+    cluster: &Cluster,
+    members: &[&Member],
+    deadline: Instant,
+    report: &mut PruneReport,
+    progress: &dyn Progress,
+) -> Result<(), ApplyError> {
+    for member in members {
+        let id = &member.id;
+        let policy = if owns_pods(id.group(), &id.kind) { "Foreground" } else { "Background" };
+        let deleted = delete(cluster, &path(member), &member.uid, policy).await;
+        deleted.map_err(|error| cluster.explain(&format!("delete {id}"), error))?;
+        progress.event(Event::Item(format!("deleted {id}")));
+    }
+    for member in members {
+        match until_gone(cluster, member, deadline).await? {
+            None => report.deleted.push(member.id.clone()),
+            Some(why) => {
+                progress.warn(format!("{} has not gone yet: {why}", member.id));
+                report.lingering.push((member.id.clone(), why));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn path(member: &Member) -> String {

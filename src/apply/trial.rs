@@ -1,17 +1,26 @@
 //! One object, tried on the server: what is there, and what it would say. Changes nothing.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::admission::{Blocker, blocker, is_unasked};
 use super::client::{Call, CallError, shorten};
+use super::discovery::is_definition;
+use super::inventory::PART_OF;
 use super::observe::{Desired, Observed, Trial, Wanted};
-use super::{ApplyError, Cluster};
+use super::{ApplyError, Cluster, consent, migrate};
 use crate::model::plan::TakenOver;
 
-/// How long one call is tried again.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one call is tried again: a restart of the API server fits.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The same once an admission webhook has not answered another object for as long as that.
+const NO_PATIENCE: Duration = Duration::ZERO;
+/// How long a webhook that does not answer is asked again.
+const WEBHOOK: Duration = Duration::from_secs(5);
 
 /// What decides how an object can be tried.
 pub(super) struct Context<'a> {
@@ -22,6 +31,49 @@ pub(super) struct Context<'a> {
     pub(super) changing: &'a BTreeSet<(String, String)>,
     /// Objects of the release that the server wants to see before a bare pod, as (kind, name).
     pub(super) made: &'a BTreeSet<(String, String)>,
+    /// What the tries found out together.
+    pub(super) found: &'a Found,
+}
+
+/// What the tries of one release find out together.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Whether an admission webhook does not answer: asking again was no use.
+    unasked: AtomicBool,
+    /// Admission of the release's own set that stands in the way.
+    blockers: Mutex<Vec<Blocker>>,
+}
+
+impl Found {
+    /// The admission objects that were found, which are handed over.
+    pub(super) fn blockers(&self) -> Vec<Blocker> {
+        std::mem::take(&mut self.blockers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes note of a refusal; answers with the admission object of the set that is behind it.
+    pub(super) async fn note(
+        &self,
+        cluster: &Cluster,
+        set: &str,
+        error: &CallError,
+        probe: &Call,
+    ) -> Option<String> {
+        if is_unasked(error) {
+            self.unasked.store(true, Ordering::Relaxed);
+        }
+        let blocker = blocker(cluster, set, error, probe).await?;
+        let why = format!("{} of this line of releases stands in the way", blocker.id);
+        let mut blockers = self.blockers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !blockers.iter().any(|known| known.id == blocker.id) {
+            blockers.push(blocker);
+        }
+        Some(why)
+    }
+
+    /// How long to ask for an object whose admission may hang on a webhook.
+    fn patience(&self) -> Duration {
+        if self.unasked.load(Ordering::Relaxed) { NO_PATIENCE } else { WEBHOOK }
+    }
 }
 
 impl Context<'_> {
@@ -33,6 +85,9 @@ impl Context<'_> {
         let unchecked = |desired: Desired, why: String| {
             Ok((Observed { desired, live: None, trial: Trial::Unchecked { why } }, Vec::new()))
         };
+        if let Err(why) = consent::check(&desired.value) {
+            return Ok((Observed { desired, live: None, trial: Trial::refused(why) }, Vec::new()));
+        }
         if !is_served {
             return unchecked(desired, "its kind comes with a definition of this release".into());
         }
@@ -51,31 +106,29 @@ impl Context<'_> {
             }
             Err(error) => return Err(self.cluster.explain(&format!("read {}", desired.id), error)),
         };
-        if let Some(live) = &live
-            && let Some(since) = live["metadata"]["deletionTimestamp"].as_str()
+        if let Some(value) = &live
+            && let Some(since) = value["metadata"]["deletionTimestamp"].as_str()
         {
-            let held =
-                live["metadata"]["finalizers"].as_array().map(|finalizers| json!(finalizers).to_string());
-            let held =
-                held.map_or(String::new(), |held| format!(", held up by the finalizers {}", shorten(&held)));
-            let why = format!("is being deleted since {since}{held}");
-            return Ok((
-                Observed { desired, live: None, trial: Trial::Refused { why, forbidden: false } },
-                Vec::new(),
-            ));
+            let trial = Trial::Leaving { since: shorten(since), held: held_up(value) };
+            return Ok((Observed { desired, live, trial }, Vec::new()));
         }
-        let (trial, warnings) = self.dry_run(&desired, live.is_some()).await?;
+        let (trial, warnings) = self.dry_run(&desired, live.as_ref()).await?;
         Ok((Observed { desired, live, trial }, warnings))
     }
 
-    async fn dry_run(&self, desired: &Desired, is_there: bool) -> Result<(Trial, Vec<String>), ApplyError> {
+    async fn dry_run(
+        &self,
+        desired: &Desired,
+        live: Option<&Value>,
+    ) -> Result<(Trial, Vec<String>), ApplyError> {
         let call = |force| Call::apply(desired.path(), &desired.value, force, true);
+        let is_there = live.is_some();
         let mut taken = Vec::new();
-        let mut result = self.cluster.call(&call(false), PATIENCE).await;
+        let mut result = self.ask(&call(false)).await;
         if let Err(error) = &result {
             taken = error.field_conflicts().into_iter().map(taken_over).collect();
             if !taken.is_empty() {
-                result = self.cluster.call(&call(true), PATIENCE).await;
+                result = self.ask(&call(true)).await;
             }
         }
         let error = match result {
@@ -85,6 +138,10 @@ impl Context<'_> {
         let CallError::Status(status) = &error else {
             return Err(self.cluster.explain(&format!("try {}", desired.id), error));
         };
+        let set = desired.value["metadata"]["labels"][PART_OF].as_str().unwrap_or_default();
+        if let Some(why) = self.found.note(self.cluster, set, &error, &call(true)).await {
+            return Ok((Trial::Unchecked { why }, Vec::new()));
+        }
         let why = error.text();
         let kind = (desired.id.group().to_owned(), desired.id.kind.clone());
         let trial = match status.code {
@@ -96,14 +153,26 @@ impl Context<'_> {
             _ if self.waits_for_others(desired) && !is_there => {
                 Trial::Unchecked { why: "it names objects that this release creates".into() }
             }
-            403 => Trial::Refused { why, forbidden: true },
+            403 => Trial::Refused { forbidden: is_missing_right(&why), why },
+            _ if is_definition(&desired.id) && migrate::is_stored_elsewhere(&error) => {
+                let versions = live.map(|live| migrate::leaving(live, &desired.value));
+                Trial::Stored { versions: versions.unwrap_or_default() }
+            }
             _ if self.changing.contains(&kind) => {
                 Trial::Unchecked { why: "this release changes the definition of its kind".into() }
             }
             422 if is_there && is_immutable(status) => Trial::Immutable { why: immutable_fields(status) },
-            _ => Trial::Refused { why, forbidden: false },
+            _ => Trial::refused(why),
         };
         Ok((trial, Vec::new()))
+    }
+
+    /// Asks the server. Where a webhook does not answer, the others are not waited for as long.
+    async fn ask(&self, call: &Call) -> Result<super::client::Answer, CallError> {
+        match self.cluster.call_unless(call, PATIENCE, is_unasked).await {
+            Err(error) if is_unasked(&error) => self.cluster.call(call, self.found.patience()).await,
+            result => result,
+        }
     }
 
     /// Whether a bare pod names objects that the release brings: the server checks them when the
@@ -121,6 +190,30 @@ impl Context<'_> {
     }
 }
 
+/// What holds up the deletion of an object, garbage collection of its own apart.
+fn held_up(live: &Value) -> Option<String> {
+    let finalizers = live["metadata"]["finalizers"].as_array()?;
+    let foreign: Vec<_> =
+        finalizers.iter().filter(|name| *name != "foregroundDeletion" && *name != "orphan").collect();
+    (!foreign.is_empty()).then(|| shorten(&json!(foreign).to_string()))
+}
+
+/// Whether the caller lacks a right, rather than the object being one that admission refuses:
+/// both are answered 403.
+fn is_missing_right(why: &str) -> bool {
+    why.contains(" cannot ") && why.contains(" resource ")
+}
+
+/// What a server says of fields that can never change.
+const UNCHANGEABLE: [&str; 6] = [
+    "is immutable",
+    "may not be changed",
+    "may not change once set",
+    "cannot change roleref",
+    "updates to",
+    "pod updates may not change fields",
+];
+
 /// Whether the server refuses because fields can never change. The message is all there is to
 /// know it by: the same code and reason stand for values that are wrong in themselves.
 fn is_immutable(status: &kube::core::Status) -> bool {
@@ -128,9 +221,9 @@ fn is_immutable(status: &kube::core::Status) -> bool {
     let mut causes = causes.filter(|cause| !cause.message.is_empty()).peekable();
     causes.peek().is_some()
         && causes.all(|cause| {
-            cause.message.ends_with("field is immutable")
-                || (cause.reason == "FieldValueForbidden"
-                    && (cause.message.contains("updates to") || cause.message.contains("may not be changed")))
+            // The value itself may stand before the sentence.
+            let said = shorten(&cause.message).to_lowercase();
+            UNCHANGEABLE.iter().any(|words| said.contains(words))
         })
 }
 
@@ -138,8 +231,9 @@ fn is_immutable(status: &kube::core::Status) -> bool {
 fn immutable_fields(status: &kube::core::Status) -> String {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let fields = causes.take(5).map(|cause| {
-        let is_plain = cause.message.ends_with("field is immutable");
-        let why = if is_plain { "field is immutable".to_owned() } else { shorten(&cause.message) };
+        let sentence = ["field is immutable", "may not change once set", "cannot change roleRef"];
+        let plain = sentence.into_iter().find(|sentence| cause.message.ends_with(sentence));
+        let why = plain.map_or_else(|| shorten(&cause.message), str::to_owned);
         format!("`{}`: {why}", shorten(&cause.field))
     });
     fields.collect::<Vec<_>>().join("; ")
@@ -180,5 +274,27 @@ mod tests {
             ("FieldValueRequired", "Required value"),
         ])));
         assert!(!is_immutable(&refused(&[])));
+        let address = "Invalid value: [\"10.96.0.9\"]: may not change once set";
+        assert!(is_immutable(&refused(&[("FieldValueInvalid", address)])));
+        assert_eq!(
+            immutable_fields(&refused(&[("FieldValueInvalid", address)])),
+            "`spec`: may not change once set"
+        );
+    }
+
+    #[test]
+    fn rights_are_told_from_admission() {
+        assert!(is_missing_right(
+            "secrets \"s\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API group"
+        ));
+        assert!(!is_missing_right("pods \"p\" is forbidden: exceeded quota: small, requested: pods=1"));
+    }
+
+    #[test]
+    fn what_holds_a_deletion_up_is_named() {
+        let live = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}});
+        assert_eq!(held_up(&live(json!(["foregroundDeletion"]))), None);
+        assert_eq!(held_up(&live(json!(["x.io/a", "orphan"]))).unwrap(), "[\"x.io/a\"]");
+        assert_eq!(held_up(&json!({})), None);
     }
 }

@@ -32,6 +32,10 @@ pub struct Plan {
     pub prune: Vec<ObjectId>,
     /// Objects of an earlier release that this one no longer has and that stay nevertheless.
     pub kept: Vec<KeptObject>,
+    /// Admission objects of an earlier release that stand in the way: withdrawn before all else.
+    /// What of them the release has itself comes back with the last stage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withdraw: Vec<WithdrawnObject>,
     /// The order of work; an empty stage is left out.
     pub stages: Vec<Stage>,
     /// What a person should look at: the API server's warnings, defaulted namespaces.
@@ -94,6 +98,10 @@ pub struct PlannedChange {
     /// Why the object is deleted and created again, where it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recreate: Option<String>,
+    /// Versions that leave a definition, and in which objects may be stored: those are written
+    /// again before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leaving_versions: Vec<String>,
     /// Why the API server could not try it beforehand; absent when it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unchecked: Option<String>,
@@ -138,6 +146,16 @@ pub struct KeptObject {
     pub reason: String,
 }
 
+/// An admission object that stands in the way of the release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WithdrawnObject {
+    /// The object.
+    pub object: ObjectId,
+    /// What it does, and why it may be withdrawn.
+    pub reason: String,
+}
+
 /// One stage of the work; the next one begins when this one is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -162,7 +180,7 @@ impl Plan {
     /// Whether applying the release would leave every object as it is.
     #[must_use]
     pub fn changes_nothing(&self) -> bool {
-        self.create.is_empty() && self.change.is_empty() && self.prune.is_empty()
+        self.create.is_empty() && self.change.is_empty() && self.prune.is_empty() && self.withdraw.is_empty()
     }
 
     /// What differed from the release although the cluster says that this very release ran there,
@@ -206,6 +224,9 @@ impl fmt::Display for Plan {
         let target = &self.release;
         write!(f, "plan for {} {} ({})", target.name, target.version, target.digest.short())?;
         writeln!(f, " on Kubernetes {}: {}", self.server, self.summary())?;
+        for withdrawn in &self.withdraw {
+            writeln!(f, "  - withdraw  {}  {}", withdrawn.object, withdrawn.reason)?;
+        }
         for create in &self.create {
             write!(f, "  + create  {}  {}", create.object, create.origin)?;
             unchecked(f, create.unchecked.as_deref())?;
@@ -215,6 +236,10 @@ impl fmt::Display for Plan {
             unchecked(f, change.unchecked.as_deref())?;
             if let Some(why) = &change.recreate {
                 writeln!(f, "      deleted and created again: {why}")?;
+            }
+            if !change.leaving_versions.is_empty() {
+                let versions = change.leaving_versions.join("`, `");
+                writeln!(f, "      objects that may be stored as `{versions}` are written again before")?;
             }
             for field in &change.fields {
                 writeln!(f, "      {field}")?;
@@ -297,11 +322,13 @@ mod tests {
                     field: ".data.GREETING".into(),
                 }],
                 recreate: None,
+                leaving_versions: vec![],
                 unchecked: None,
             }],
             unchanged: vec![],
             prune: vec![id("Service", "old")],
             kept: vec![],
+            withdraw: vec![],
             stages: vec![],
             warnings: vec![],
         };

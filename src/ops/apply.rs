@@ -282,7 +282,7 @@ async fn install_or_restore(
 ) -> Result<Plan> {
     let name = &release.document().name;
     let connection = match cluster::connect(&options.cluster.target()).await {
-        Ok(connection) => connection,
+        Ok(connection) => connection.telling(progress.clone()),
         Err(error) => {
             site.git_follows_active(name)?;
             return Err(error.into());
@@ -299,8 +299,12 @@ async fn install_or_restore(
         site.git_follows_active(name)?;
         return Err(error);
     };
-    let Some(before) = before.filter(|_| options.rollback) else {
-        return Err(Error::Install { release: failed, restored: None, why, hint });
+    let before = match before {
+        Some(before) if options.rollback => before,
+        before => {
+            let hint = left_as_it_is(site, before, &hint);
+            return Err(Error::Install { release: failed, restored: None, why, hint });
+        }
     };
     progress.warn(format!("{failed} did not take ({why}); restoring {}", site.title(before)));
     match restore(site, &connection, before, &failed, options.timeout, progress).await {
@@ -312,6 +316,16 @@ async fn install_or_restore(
             hint: "when the cluster answers again: `fleetpack rollback`".into(),
         }),
     }
+}
+
+/// How to go on where nothing was rolled back: because it was not wanted, or there is nothing to
+/// go back to.
+fn left_as_it_is(site: &Site, before: Option<Digest>, hint: &str) -> String {
+    let back = match before {
+        Some(before) => format!("`fleetpack rollback` goes back to {}", site.title(before)),
+        None => "there is no release before it to go back to".to_owned(),
+    };
+    format!("the cluster was left as it is: {hint}; {back}")
 }
 
 /// Brings the cluster back to the release before; answers with its title.
@@ -346,7 +360,7 @@ async fn dry_run(options: &Options, opened: Opened, progress: &Arc<dyn Progress>
     }
     let layer = archives::read_rendered(opened, progress.as_ref())?;
     let objects = install::release_objects(digest, &document, layer.as_slice())?;
-    let connection = cluster::connect(&options.cluster.target()).await?;
+    let connection = cluster::connect(&options.cluster.target()).await?.telling(progress.clone());
     let (_, plan) = install::look(&connection, objects, progress.as_ref()).await?;
     Ok(Report {
         format: 1,

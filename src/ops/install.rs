@@ -195,9 +195,19 @@ pub(super) async fn look(
     objects: ReleaseObjects,
     progress: &dyn Progress,
 ) -> Result<(apply::Observation, Plan)> {
+    look_for(cluster, objects, PlanOptions::default(), progress).await
+}
+
+/// The same, for a change that may do more or less than the usual.
+pub(super) async fn look_for(
+    cluster: &Cluster,
+    objects: ReleaseObjects,
+    options: PlanOptions,
+    progress: &dyn Progress,
+) -> Result<(apply::Observation, Plan)> {
     progress.event(Event::Start { title: "asking the cluster what would change".into(), bytes: None });
     let seen = apply::observe(cluster, objects, progress).await?;
-    let plan = apply::plan(&seen, PlanOptions::default())?;
+    let plan = apply::plan(&seen, options)?;
     progress.event(Event::Finish { summary: plan.summary() });
     Ok((seen, plan))
 }
@@ -241,7 +251,8 @@ pub(super) async fn install(
 ) -> Result<Plan> {
     let release = change.release;
     let objects = stored_objects(&site.store, release)?;
-    let (seen, plan) = look(cluster, objects, progress.as_ref()).await?;
+    let options = PlanOptions { going_back: change.action != Action::Apply, ..PlanOptions::default() };
+    let (seen, plan) = look_for(cluster, objects, options, progress.as_ref()).await?;
     // What nodes and layout tools are led to is right before the first of them asks.
     site.reindex(Some(release.digest()))?;
     let name = &release.document().name;

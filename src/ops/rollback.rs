@@ -163,9 +163,10 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
         let history = ledger::read(store.folder())?;
         let name = pick_name(options.name.as_ref(), &history, &store)?;
         let release = pick_release(&options, &name, &history, &store)?;
-        let connection = cluster::connect(&options.cluster.target()).await?;
+        let connection = cluster::connect(&options.cluster.target()).await?.telling(progress.clone());
         let objects = install::stored_objects(&store, &release)?;
-        let (_, plan) = install::look(&connection, objects, progress.as_ref()).await?;
+        let back = cluster::PlanOptions { going_back: true, ..cluster::PlanOptions::default() };
+        let (_, plan) = install::look_for(&connection, objects, back, progress.as_ref()).await?;
         return Ok(report(&release, "planned", Some(plan)));
     }
     let mut site = Site::open_existing(&options.store, "rollback")?;
@@ -193,7 +194,7 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
         Err(error) => Err(error.into()),
     };
     let connection = match connection {
-        Ok(connection) => connection,
+        Ok(connection) => connection.telling(progress.clone()),
         Err(error) => {
             site.git_follows_active(&name)?;
             return Err(error);

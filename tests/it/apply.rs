@@ -547,8 +547,8 @@ async fn finished_jobs_run_again_and_running_ones_stay() {
     assert!(error.to_string().contains("0 of 1 runs succeeded, 0 active"), "{error}");
     let error = refused(&api, release("job", "2", &yaml(2))).await;
     assert_eq!(error.class(), ErrorClass::Failed);
-    let text =
-        "Job default/migrate (site.yaml:1): `spec.template`: field is immutable; the Job has not finished";
+    let text = "Job default/migrate (site.yaml:1): `spec.template`: field is immutable; the Job has not \
+                finished; `fleetpack.dev/recreate: allowed` on it allows";
     assert!(error.to_string().contains(text), "{error}");
     let uid = || kube.get(&["job", "migrate"])["metadata"]["uid"].as_str().unwrap().to_owned();
     let say = |succeeded: bool| {
@@ -570,11 +570,17 @@ async fn finished_jobs_run_again_and_running_ones_stay() {
     };
     let before = uid();
     say(false);
-    // A failed Job ends the wait at once, and the same release runs it again.
+    // A failed Job ends the wait at once, and the same release runs it again where it may.
     let error = apply::wait(&api, &first, Duration::from_mins(10), &Silent).await.unwrap_err();
     assert!(error.to_string().contains("Job default/migrate (site.yaml:1): Test"), "{error}");
+    let error = refused(&api, release("job", "1", &yaml(1))).await;
+    assert!(error.to_string().contains("the Job failed, and stands in the way; `fleetpack.dev/"), "{error}");
+    let yaml = |image: u8| {
+        yaml(image)
+            .replace("name: migrate,", "name: migrate, annotations: {fleetpack.dev/recreate: allowed},")
+    };
     let (again, plan) = seen(&api, release("job", "1", &yaml(1))).await;
-    assert_eq!(plan.change[0].recreate.as_deref(), Some("the Job failed; it is run again"));
+    assert_eq!(plan.change[0].recreate.as_deref(), Some("the Job failed"));
     apply::execute(&api, &again, &plan, &mut Unrecorded, &Silent).await.unwrap();
     assert_ne!(uid(), before);
     say(true);
@@ -583,7 +589,7 @@ async fn finished_jobs_run_again_and_running_ones_stay() {
     assert!(plan.changes_nothing(), "{plan}");
     let (second, plan) = seen(&api, release("job", "2", &yaml(2))).await;
     let change = &plan.change[0];
-    assert_eq!(change.recreate.as_deref(), Some("a Job cannot be changed, and this one has finished"));
+    assert_eq!(change.recreate.as_deref(), Some("`spec.template`: field is immutable"));
     assert_eq!(
         change.fields[0].to_string(),
         r#"spec.template.spec.containers[name=m].image: "fleetpack.test/m:1" -> "fleetpack.test/m:2""#
