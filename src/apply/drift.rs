@@ -213,7 +213,9 @@ pub async fn compare(cluster: &Cluster, seen: &Observation) -> DriftReport {
         }
     }
     report.ready = report.objects - report.unready.len();
-    let own: BTreeSet<_> = seen.objects.iter().map(|observed| key(&observed.desired.id)).collect();
+    let applied = seen.objects.iter().map(|observed| key(&observed.desired.id));
+    // Hooks that ran are of the release, though nothing is to be done about them.
+    let own: BTreeSet<_> = applied.chain(seen.idle.iter().map(key)).collect();
     // What stays by rule although it left the release was told when it did.
     let left = seen.members.iter().filter(|member| {
         !own.contains(&key(&member.id)) && kept(member.id.group(), &member.id.kind).is_none()

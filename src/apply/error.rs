@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::consent::Cure;
 use super::wait::HealthReport;
+use super::waves::OrderProblem;
 use crate::model::{ErrorClass, ObjectId, Origin};
 
 /// How many objects one message names before it only counts.
@@ -88,6 +89,12 @@ pub enum ApplyError {
         first: Box<ObjectAt>,
         /// Where it stands again.
         second: Origin,
+    },
+    /// Objects wait for what never comes, or their order cannot be read.
+    #[error("the objects of the release cannot be put in order:{}", list(problems))]
+    Order {
+        /// What stands in the way.
+        problems: Vec<OrderProblem>,
     },
     /// The cluster has no such kinds, and no definition in the release brings them.
     #[error("Kubernetes {server} here lacks what the release needs:{}", list(missing))]
@@ -314,6 +321,10 @@ impl ApplyError {
             Self::MissingKinds { .. } => {
                 "install what brings these kinds, or add its definitions to the release".to_owned()
             }
+            Self::Order { .. } => "the annotations `config.kubernetes.io/depends-on` and \
+                                   `argocd.argoproj.io/sync-wave` of the objects decide; put them right in the \
+                                   revision and build again"
+                .to_owned(),
             Self::MissingNamespaces { .. } => {
                 "create the namespaces, or add them to the release as objects".to_owned()
             }

@@ -18,9 +18,8 @@ use super::health::{State, assess};
 use super::inventory::{Parent, namespace_object};
 use super::migrate::move_storage;
 use super::observe::{Observation, Observed, Trial, key, namespace_path, parent_path};
-use super::order::TITLES;
 use super::plan::{is_stateful_set, selector_differs};
-use super::{ApplyError, Cluster, StepSink};
+use super::{ApplyError, Cluster, StepSink, wait};
 use crate::model::plan::{Plan, Stage};
 use crate::model::{Event, ObjectId, Progress};
 
@@ -34,20 +33,40 @@ const READY: Duration = Duration::from_mins(1);
 const GONE: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Applies every object of the release in the order of the plan; each stage that is done is
-/// told to `sink`. Running it again after any cut finishes the work.
-///
-/// Health is not waited for here (but definitions and namespaces are, since later stages need
-/// them), and nothing is pruned: that is for [`super::wait`] and [`super::prune`].
+/// [`execute_within`] ten minutes of waiting.
 ///
 /// # Errors
 ///
-/// When the cluster refuses an object, does not answer for longer than the patience of each
-/// change, or a step cannot be recorded. The cluster then holds a part of the release.
+/// As there.
 pub async fn execute(
     cluster: &Cluster,
     seen: &Observation,
     plan: &Plan,
+    sink: &mut dyn StepSink,
+    progress: &dyn Progress,
+) -> Result<(), ApplyError> {
+    let mut patience = Duration::from_mins(10);
+    execute_within(cluster, seen, plan, &mut patience, sink, progress).await
+}
+
+/// Applies every object of the release in the order of the plan; each stage that is done is
+/// told to `sink`. Running it again after any cut finishes the work.
+///
+/// Health is waited for where the order asks for it: between waves, before what depends on others,
+/// and of webhooks before what they admit; together no longer than `patience`, which is left with
+/// what remains of it. The health of the whole, and pruning, are for [`super::wait`] and
+/// [`super::prune`].
+///
+/// # Errors
+///
+/// When the cluster refuses an object, does not answer for longer than the patience of each
+/// change, a wave does not become healthy ([`ApplyError::Unhealthy`]), or a step cannot be
+/// recorded. The cluster then holds a part of the release.
+pub async fn execute_within(
+    cluster: &Cluster,
+    seen: &Observation,
+    plan: &Plan,
+    patience: &mut Duration,
     sink: &mut dyn StepSink,
     progress: &dyn Progress,
 ) -> Result<(), ApplyError> {
@@ -68,9 +87,10 @@ pub async fn execute(
     if !(plan.changes_nothing() && is_settled(seen)) {
         write_begun(cluster, seen).await.map_err(at(0, "inventory"))?;
     }
-    for stage in &plan.stages {
+    for (number, stage) in (1..).zip(&plan.stages) {
+        wait::until_may_begin(cluster, seen, stage, patience, progress).await?;
         progress.event(Event::Start {
-            title: format!("stage {} of {}: {}", stage.number, TITLES.len(), stage.title),
+            title: format!("stage {number} of {}: {}", plan.stages.len(), stage.title),
             bytes: None,
         });
         apply_stage(cluster, seen, plan, stage, progress).await.map_err(at(stage.number, &stage.title))?;
@@ -135,7 +155,7 @@ async fn apply_stage(
         .map(|change| key(&change.object))
         .collect();
     let objects: Vec<_> =
-        seen.objects.iter().filter(|observed| observed.desired.place.stage == stage.number).collect();
+        seen.objects.iter().filter(|observed| observed.desired.place.is_of(stage)).collect();
     for wave in objects.chunk_by(|a, b| a.desired.place == b.desired.place) {
         // After a failure nothing new begins, but what is under way is let finish.
         let stopped = AtomicBool::new(false);

@@ -3,26 +3,15 @@
 //!
 //! Corrections, since a release is healthy only when its work is done: a running Job is not
 //! current, a Job or Pod that failed has failed; and, since a release applied again must be able
-//! to recover, a Deployment past its progress deadline is late, not lost.
+//! to recover, a Deployment past its progress deadline is late, not lost, and a Pod whose container
+//! crashes is in progress. What a site may lack for ever is not waited for: an address from a load
+//! balancer, an Ingress controller, figures for an autoscaler, nodes for a `DaemonSet`.
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// The state of one object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum State {
-    /// As it should be.
-    Current,
-    /// On the way, or stuck on the way.
-    InProgress,
-    /// It will not get there by itself.
-    Failed,
-    /// It is being deleted.
-    Terminating,
-    /// It is not there.
-    NotFound,
-}
+use super::webhooks::{is_webhook, waits_for_ca};
+pub use crate::model::HealthState as State;
 
 /// The state of one object and a short reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,7 +28,7 @@ impl Health {
         Self { state: State::Current, message: message.into() }
     }
 
-    fn in_progress(message: impl Into<String>) -> Self {
+    pub(super) fn in_progress(message: impl Into<String>) -> Self {
         Self { state: State::InProgress, message: message.into() }
     }
 
@@ -71,12 +60,11 @@ pub(super) fn has_state(group: &str, kind: &str) -> bool {
                 | "storage.k8s.io"
                 | "scheduling.k8s.io"
                 | "node.k8s.io"
-                | "discovery.k8s.io"
-                | "admissionregistration.k8s.io",
+                | "discovery.k8s.io",
             _
         ) | ("networking.k8s.io", "NetworkPolicy" | "Ingress" | "IngressClass")
             | ("batch", "CronJob")
-    )
+    ) && (group != "admissionregistration.k8s.io" || is_webhook(group, kind))
 }
 
 /// The health of an object of a kind, from the object alone.
@@ -90,6 +78,9 @@ pub(super) fn assess(group: &str, kind: &str, object: &Value) -> Health {
         && seen < now
     {
         return Health::in_progress(format!("its controller has seen generation {seen} of {now}"));
+    }
+    if is_webhook(group, kind) {
+        return waits_for_ca(object).unwrap_or_else(|| Health::current("is there"));
     }
     let object = Object { spec: &object["spec"], status, metadata };
     match (group, kind) {
@@ -105,6 +96,8 @@ pub(super) fn assess(group: &str, kind: &str, object: &Value) -> Health {
         ("", "Namespace") => object.phase("Active"),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => object.definition(),
         ("apiregistration.k8s.io", "APIService") => object.api_service(),
+        ("autoscaling", "HorizontalPodAutoscaler") => object.autoscaler(),
+        ("policy", "PodDisruptionBudget") => object.budget(),
         _ => object.generic(),
     }
 }
@@ -225,6 +218,9 @@ impl Object<'_> {
         if available < wanted || self.count("numberReady") < wanted {
             return Health::in_progress(format!("available on {available} of {wanted} nodes"));
         }
+        if wanted == 0 {
+            return Health::current("no node takes it");
+        }
         Health::current(format!("available on {available} of {wanted} nodes"))
     }
 
@@ -281,6 +277,9 @@ impl Object<'_> {
                 })
             }
             Some("Running") if self.is("Ready") => Health::current("ready"),
+            Some("Running" | "Pending") if self.stuck().is_some() => {
+                Health::in_progress(self.stuck().unwrap_or_default())
+            }
             Some("Running") => Health::in_progress(format!("not ready: {}", self.says("Ready"))),
             _ if self.condition("PodScheduled").is_some_and(|condition| condition["status"] == "False") => {
                 Health::in_progress(self.says("PodScheduled"))
@@ -288,6 +287,19 @@ impl Object<'_> {
             Some(phase) => Health::in_progress(format!("phase {phase}")),
             None => Health::in_progress("nothing has looked at it yet"),
         }
+    }
+
+    /// A container that waits for another try: it crashed, or its image cannot be had. That may
+    /// mend itself, when what it needs comes, so it is told and not given up.
+    fn stuck(&self) -> Option<String> {
+        let statuses = ["initContainerStatuses", "containerStatuses"];
+        let mut statuses = statuses.iter().flat_map(|key| self.status[*key].as_array().into_iter().flatten());
+        statuses.find_map(|status| {
+            let waiting = status["state"]["waiting"]["reason"].as_str()?;
+            let is_stuck =
+                waiting == "CrashLoopBackOff" || waiting.contains("Image") || waiting.contains("Err");
+            is_stuck.then(|| format!("container {}: {waiting}", status["name"].as_str().unwrap_or_default()))
+        })
     }
 
     fn claim(&self) -> Health {
@@ -306,10 +318,16 @@ impl Object<'_> {
     fn service(&self) -> Health {
         // An address from outside is not waited for: a site without a load balancer would wait
         // for ever.
-        if self.spec["type"] == "LoadBalancer" && self.spec["clusterIP"].as_str().is_none_or(str::is_empty) {
+        if self.spec["type"] != "LoadBalancer" {
+            return Health::current("has its address");
+        }
+        if self.spec["clusterIP"].as_str().is_none_or(str::is_empty) {
             return Health::in_progress("has no cluster address yet");
         }
-        Health::current("has its address")
+        match self.status["loadBalancer"]["ingress"].as_array() {
+            Some(addresses) if !addresses.is_empty() => Health::current("has its addresses"),
+            _ => Health::current("has its cluster address; no load balancer has given it another"),
+        }
     }
 
     fn definition(&self) -> Health {
@@ -317,7 +335,7 @@ impl Object<'_> {
         if denied("NamesAccepted") {
             return Health::failed(self.says("NamesAccepted"));
         }
-        if self.is("Established") {
+        if self.is("Established") && self.is("NamesAccepted") {
             return Health::current("established");
         }
         if denied("Established") && self.condition("Established").is_some_and(|c| c["reason"] != "Installing")
@@ -335,17 +353,55 @@ impl Object<'_> {
         }
     }
 
-    /// Any other kind: the conventions for conditions that kstatus names.
+    /// What it is to watch must be there; figures may be long in coming, or never come where the
+    /// cluster measures nothing, and nothing of the release waits for them.
+    fn autoscaler(&self) -> Health {
+        if self.condition("AbleToScale").is_some_and(|condition| condition["status"] == "False") {
+            return Health::in_progress(self.says("AbleToScale"));
+        }
+        match self.condition("ScalingActive") {
+            Some(active) if active["status"] == "False" => {
+                Health::current(format!("does not scale now: {}", self.says("ScalingActive")))
+            }
+            _ => Health::current("is there"),
+        }
+    }
+
+    /// A budget that allows no disruption does its work.
+    fn budget(&self) -> Health {
+        match self.unseen() {
+            Some(unseen) => unseen,
+            None => Health::current(format!(
+                "{} of {} pods healthy",
+                self.count("currentHealthy"),
+                self.count("desiredHealthy")
+            )),
+        }
+    }
+
+    /// Any other kind: the conventions for conditions that kstatus names, and `Available`, which
+    /// many controllers set in the place of `Ready`. A condition that speaks of an older generation
+    /// is yet to be looked at.
     fn generic(&self) -> Health {
+        for kind in ["Stalled", "Reconciling", "Ready", "Available"] {
+            let condition = self.condition(kind).unwrap_or(&Value::Null);
+            if let (Some(of), Some(now)) =
+                (condition["observedGeneration"].as_i64(), self.metadata["generation"].as_i64())
+                && of < now
+            {
+                return Health::in_progress(format!("its condition {kind} is of generation {of}, not {now}"));
+            }
+        }
         if self.is("Stalled") {
             return Health::failed(self.says("Stalled"));
         }
         if self.is("Reconciling") {
             return Health::in_progress(self.says("Reconciling"));
         }
-        match self.condition("Ready") {
-            Some(ready) if ready["status"] != "True" => {
-                Health::in_progress(format!("not ready: {}", self.says("Ready")))
+        let decisive = ["Ready", "Available"].into_iter().find(|kind| self.condition(kind).is_some());
+        match decisive {
+            Some(kind) if !self.is(kind) => {
+                Health::in_progress(format!("not {}: {}", kind.to_lowercase(), self.says(kind)))
             }
             _ => Health::current("is there"),
         }
@@ -359,142 +415,4 @@ fn replicas(count: i64, which: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn state(group: &str, kind: &str, object: &Value) -> (State, String) {
-        let Health { state, message } = assess(group, kind, object);
-        (state, message)
-    }
-
-    #[test]
-    fn deployments() {
-        let deployment = |status: Value| {
-            state(
-                "apps",
-                "Deployment",
-                &json!({"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": status}),
-            )
-        };
-        let available = json!([{"type": "Available", "status": "True"}]);
-        assert_eq!(deployment(json!({})).0, State::InProgress);
-        assert_eq!(
-            deployment(
-                json!({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2})
-            )
-            .1,
-            "its controller has seen generation 1 of 2"
-        );
-        assert_eq!(
-            deployment(json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 1})).1,
-            "1 of 2 replicas updated"
-        );
-        assert_eq!(
-            deployment(json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2})).1,
-            "2 of 2 replicas updated, 1 old replica still there"
-        );
-        let late = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1,
-            "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]});
-        assert_eq!(
-            deployment(late),
-            (State::InProgress, "1 of 2 replicas available; its progress deadline has passed".into())
-        );
-        let good = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2,
-            "readyReplicas": 2, "conditions": available});
-        assert_eq!(deployment(good), (State::Current, "2 of 2 replicas available".into()));
-        let none = json!({"metadata": {"generation": 1}, "spec": {"replicas": 0},
-            "status": {"observedGeneration": 1, "conditions": available}});
-        assert_eq!(state("apps", "Deployment", &none).0, State::Current);
-    }
-
-    #[test]
-    fn running_jobs_are_not_done_and_failed_ones_have_failed() {
-        let job =
-            |status: Value| state("batch", "Job", &json!({"spec": {"completions": 2}, "status": status}));
-        assert_eq!(job(json!({"active": 1})), (State::InProgress, "0 of 2 runs succeeded, 1 active".into()));
-        assert_eq!(
-            job(json!({"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 2})).0,
-            State::Current
-        );
-        let failed = json!({"conditions": [{"type": "Failed", "status": "True",
-            "reason": "BackoffLimitExceeded", "message": "too many"}]});
-        assert_eq!(job(failed), (State::Failed, "BackoffLimitExceeded: too many".into()));
-    }
-
-    #[test]
-    fn pods() {
-        let pod = |status: Value| state("", "Pod", &json!({"spec": {}, "status": status}));
-        assert_eq!(pod(json!({"phase": "Failed"})).0, State::Failed);
-        assert_eq!(pod(json!({"phase": "Succeeded"})).0, State::Current);
-        assert_eq!(
-            pod(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})).0,
-            State::Current
-        );
-        let waiting = json!({"phase": "Pending", "conditions": [
-            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]});
-        assert_eq!(pod(waiting), (State::InProgress, "Unschedulable: 0/1 nodes".into()));
-        assert_eq!(pod(Value::Null).0, State::InProgress);
-    }
-
-    #[test]
-    fn the_other_kinds() {
-        let set = |status: Value| {
-            state(
-                "apps",
-                "StatefulSet",
-                &json!({"metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": status}),
-            )
-        };
-        assert_eq!(
-            set(json!({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1,
-            "currentRevision": "a", "updateRevision": "a"}))
-            .0,
-            State::Current
-        );
-        assert_eq!(
-            set(json!({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 0,
-            "currentRevision": "a", "updateRevision": "b"}))
-            .0,
-            State::InProgress
-        );
-        let daemon = |status: Value| state("apps", "DaemonSet", &json!({"spec": {}, "status": status}));
-        assert_eq!(
-            daemon(json!({"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2})).1,
-            "available on 2 of 3 nodes"
-        );
-        assert_eq!(
-            state("", "PersistentVolumeClaim", &json!({"status": {"phase": "Pending"}})).0,
-            State::InProgress
-        );
-        assert_eq!(
-            state("", "PersistentVolumeClaim", &json!({"status": {"phase": "Bound"}})).0,
-            State::Current
-        );
-        assert_eq!(state("", "Service", &json!({"spec": {"type": "LoadBalancer"}})).0, State::InProgress);
-        assert_eq!(state("", "Service", &json!({"spec": {"clusterIP": "None"}})).0, State::Current);
-        assert_eq!(state("", "Namespace", &json!({"status": {"phase": "Active"}})).0, State::Current);
-        let definition = |status: &str, reason: &str| {
-            state("apiextensions.k8s.io", "CustomResourceDefinition",
-            &json!({"status": {"conditions": [{"type": "Established", "status": status, "reason": reason}]}})).0
-        };
-        assert_eq!(definition("True", ""), State::Current);
-        assert_eq!(definition("False", "Installing"), State::InProgress);
-        assert_eq!(definition("False", "Broken"), State::Failed);
-        assert_eq!(state("x.io", "Thing", &json!({"status": "odd"})).0, State::Current);
-        assert_eq!(
-            state(
-                "x.io",
-                "Thing",
-                &json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}})
-            )
-            .0,
-            State::InProgress
-        );
-        assert_eq!(
-            state("", "ConfigMap", &json!({"metadata": {"deletionTimestamp": "now"}})).0,
-            State::Terminating
-        );
-    }
-}
+mod tests;

@@ -36,6 +36,8 @@ mod tenants;
 mod trial;
 mod trouble;
 mod wait;
+mod waves;
+mod webhooks;
 
 pub use client::{Cluster, ClusterTarget, connect};
 pub use consent::Cure;
@@ -43,7 +45,7 @@ pub use drift::{
     DriftReport, FieldDrift, InventoryDrift, ObjectDrift, UncheckedObject, UnreadyObject, compare,
 };
 pub use error::{ApplyError, MissingKind, MissingNamespace, ObjectAt, ObjectFailure};
-pub use execute::execute;
+pub use execute::{execute, execute_within};
 pub use heal::{Healed, heal};
 pub use health::{Health, State};
 pub use inventory::{FIELD_MANAGER, NAMESPACE, apply_set_id, parent_name};
@@ -52,6 +54,7 @@ pub use plan::{PlanOptions, plan};
 pub use prune::{PruneReport, prune};
 pub use status::{ClusterRelease, status};
 pub use wait::{HealthReport, Unready, wait};
+pub use waves::{OrderProblem, check_order};
 
 use crate::model::{Digest, ReleaseName, ReleaseVersion, RenderedObject};
 
@@ -72,7 +75,8 @@ pub struct ReleaseObjects {
 
 /// Takes note of each stage that is done; the ledger is one such sink.
 pub trait StepSink: Send {
-    /// A step is done: `stage:1` to `stage:4`. An error stops the work: what cannot be recorded
+    /// A step is done: `stage:1` to `stage:4`, with the wave before it and the level behind it
+    /// where there are such ([`crate::model::plan::Stage::step`]). An error stops the work: what cannot be recorded
     /// is not done.
     ///
     /// # Errors

@@ -17,10 +17,11 @@ use super::inventory::{self, Contents, PART_OF, Parent};
 use super::members::{Depth, Member, members};
 use super::order::{Place, place};
 use super::trial::{Context, Found};
+use super::waves::{Arranged, Item, Occasion, arrange};
 use super::{ApplyError, Cluster, MissingKind, MissingNamespace, ObjectAt, ReleaseObjects};
 use crate::fsio::limits;
 use crate::model::plan::TakenOver;
-use crate::model::{Event, ObjectId, Origin, Progress, RenderedObject};
+use crate::model::{Event, ObjectId, ObjectRole, Origin, Progress, RenderedObject};
 
 /// Calls at the same time: a small API server serves them without shedding load.
 const AT_ONCE: usize = 8;
@@ -40,6 +41,8 @@ pub struct Observation {
     pub(super) objects: Vec<Observed>,
     pub(super) members: Vec<Member>,
     pub(super) parent: Option<Parent>,
+    /// Hooks of the release that have nothing to do this time. What is there of them stays.
+    pub(super) idle: Vec<ObjectId>,
     pub(super) warnings: Vec<String>,
     /// Admission of the release's own set that refuses objects of it.
     pub(super) blockers: Vec<Blocker>,
@@ -154,9 +157,13 @@ pub async fn observe(
     let set = inventory::apply_set_id(&release.name);
 
     let coming = brought(rendered.iter());
-    let mut wanted = looker.resolve(rendered, &coming, &default_namespace, &set).await?;
-    wanted.sort_by_key(|(desired, _)| desired.place);
+    let roles: Vec<ObjectRole> = rendered.iter().map(|object| object.role).collect();
+    let wanted = looker.resolve(rendered, &coming, &default_namespace, &set).await?;
     no_duplicates(&wanted)?;
+    let (wanted, idle) = in_order(wanted, &roles, Occasion::of(parent.as_ref(), &release))?;
+    if wanted.is_empty() {
+        return Err(ApplyError::Empty);
+    }
     let new_namespaces = looker.namespaces(&wanted).await?;
     looker.may_keep_inventory(&release, parent.as_ref(), &default_namespace).await?;
 
@@ -168,6 +175,7 @@ pub async fn observe(
         objects,
         members: Vec::new(),
         parent,
+        idle,
         warnings: Vec::new(),
         blockers: Vec::new(),
     };
@@ -471,6 +479,39 @@ fn no_duplicates(wanted: &[Wanted]) -> Result<(), ApplyError> {
         }
     }
     Ok(())
+}
+
+/// Puts objects into the order of work; answers also with the hooks that have nothing to do.
+fn in_order(
+    wanted: Vec<Wanted>,
+    roles: &[ObjectRole],
+    occasion: Occasion,
+) -> Result<(Vec<Wanted>, Vec<ObjectId>), ApplyError> {
+    let items: Vec<_> = wanted
+        .iter()
+        .zip(roles)
+        .map(|((desired, _), role)| Item {
+            id: &desired.id,
+            origin: Some(&desired.origin),
+            role: *role,
+            value: &desired.value,
+            default_namespace: None,
+            resolved: true,
+        })
+        .collect();
+    let Arranged { places } = arrange(&items, occasion).map_err(|problems| ApplyError::Order { problems })?;
+    let mut idle = Vec::new();
+    let mut placed = Vec::with_capacity(wanted.len());
+    for ((mut desired, is_served), place) in wanted.into_iter().zip(places) {
+        if let Some(place) = place {
+            desired.place = place;
+            placed.push((desired, is_served));
+        } else {
+            idle.push(desired.id);
+        }
+    }
+    placed.sort_by_key(|(desired, _)| desired.place);
+    Ok((placed, idle))
 }
 
 /// What makes an object one object, whatever the version it is asked for in.

@@ -2,6 +2,10 @@
 //!
 //! A stage begins when the one before it is done; what stands earlier in a stage is applied
 //! earlier, and what stands equal is applied at the same time. Deletion goes the other way.
+//! Waves and dependencies ([`super::waves`]) stand above the stages: each wave has its own.
+
+use crate::model::ObjectId;
+use crate::model::plan::Stage;
 
 /// Titles of the stages, the first of which is number 1.
 pub(super) const TITLES: [&str; 4] = [
@@ -11,11 +15,84 @@ pub(super) const TITLES: [&str; 4] = [
     "admission and aggregated APIs",
 ];
 
-/// Where an object stands: stage 1 to 4, then rank within it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Hooks that run before everything else, the release itself, and hooks that run after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Before,
+    #[default]
+    Main,
+    After,
+}
+
+/// Where an object stands, from the coarse to the fine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    pub(super) phase: Phase,
+    /// Argo CD's sync wave; of a Helm hook its weight.
+    pub(super) wave: i64,
+    /// 1 to 4, by kind.
     pub(super) stage: u8,
+    /// How many others of the same stage it waits for, one after the other.
+    pub(super) level: u32,
+    /// Within a step, by kind.
     pub(super) rank: u8,
+}
+
+impl Place {
+    /// What is healthy before the next of it begins.
+    pub(super) const fn wave(self) -> (Phase, i64) {
+        (self.phase, self.wave)
+    }
+
+    /// What is applied in one go.
+    pub(super) const fn step(self) -> (Phase, i64, u8, u32) {
+        (self.phase, self.wave, self.stage, self.level)
+    }
+
+    /// The wave as people say it: `wave 1`, `hooks before the release`.
+    pub(super) fn wave_title(self) -> String {
+        let weight = if self.wave == 0 { String::new() } else { format!(", wave {}", self.wave) };
+        match self.phase {
+            Phase::Before => format!("hooks before the release{weight}"),
+            Phase::Main => format!("wave {}", self.wave),
+            Phase::After => format!("hooks after the release{weight}"),
+        }
+    }
+
+    /// The wave as the ledger and the plan have it; none for the one that all releases have.
+    pub(super) fn wave_name(self) -> Option<String> {
+        match self.phase {
+            Phase::Before => Some(format!("pre:{}", self.wave)),
+            Phase::Main if self.wave == 0 => None,
+            Phase::Main => Some(format!("wave:{}", self.wave)),
+            Phase::After => Some(format!("post:{}", self.wave)),
+        }
+    }
+
+    /// Whether it belongs to a stage of a plan.
+    pub(super) fn is_of(self, stage: &Stage) -> bool {
+        self.stage == stage.number && self.level == stage.level && self.wave_name() == stage.wave
+    }
+
+    /// What a step holds, for people.
+    pub(super) fn title(self) -> String {
+        let kinds = TITLES.get(usize::from(self.stage).saturating_sub(1)).copied().unwrap_or_default();
+        match self.wave_name() {
+            Some(_) => format!("{}: {kinds}", self.wave_title()),
+            None => kinds.to_owned(),
+        }
+    }
+}
+
+/// Whether an object runs once and is done, rather than stays.
+pub(super) fn runs_once(id: &ObjectId) -> bool {
+    matches!(
+        (id.group(), id.kind.as_str()),
+        ("", "Pod")
+            | ("batch", "Job")
+            | ("argoproj.io", "Workflow")
+            | ("tekton.dev", "PipelineRun" | "TaskRun")
+    )
 }
 
 /// Where objects of a kind stand. The group counts: a `Service` of another group is a custom
@@ -57,7 +134,7 @@ pub(super) fn place(group: &str, kind: &str) -> Place {
         // Custom resources: after the controllers that are to see them.
         _ => (3, 20),
     };
-    Place { stage, rank }
+    Place { stage, rank, ..Place::default() }
 }
 
 /// Whether an object of the kind stays although it left the release, and why: with it would go

@@ -8,7 +8,8 @@ use super::consent::{self, Cure, Pruning};
 use super::diff::{differences, differences_of_named};
 use super::inventory::{PART_OF, apply_set_id};
 use super::observe::{Observation, Observed, Trial, key};
-use super::order::{TITLES, kept, place};
+use super::order::kept;
+use super::waves::backwards;
 use super::{ApplyError, ObjectFailure};
 use crate::model::plan::{
     FORMAT, KeptObject, Plan, PlanTarget, PlannedChange, PlannedCreate, RunningRelease, Stage, TakenOver,
@@ -76,12 +77,15 @@ pub fn plan(seen: &Observation, options: PlanOptions) -> Result<Plan, ApplyError
         return Err(ApplyError::DryRun { failures });
     }
     plan_pruning(&mut plan, seen, options);
-    for (number, title) in (1..).zip(TITLES) {
-        let of_stage = seen.objects.iter().filter(|observed| observed.desired.place.stage == number);
-        let objects: Vec<_> = of_stage.map(|observed| observed.desired.id.clone()).collect();
-        if !objects.is_empty() {
-            plan.stages.push(Stage { number, title: title.to_owned(), objects });
-        }
+    for step in seen.objects.chunk_by(|a, b| a.desired.place.step() == b.desired.place.step()) {
+        let place = step[0].desired.place;
+        plan.stages.push(Stage {
+            number: place.stage,
+            wave: place.wave_name(),
+            level: place.level,
+            title: place.title(),
+            objects: step.iter().map(|observed| observed.desired.id.clone()).collect(),
+        });
     }
     Ok(plan)
 }
@@ -285,12 +289,15 @@ fn run_again(object: &crate::model::ObjectId, live: &Value) -> Option<String> {
 
 fn plan_pruning(plan: &mut Plan, seen: &Observation, options: PlanOptions) {
     let wanted: BTreeSet<_> = seen.objects.iter().map(|observed| key(&observed.desired.id)).collect();
-    let mut left: Vec<_> = seen.members.iter().filter(|member| !wanted.contains(&key(&member.id))).collect();
+    let idle: BTreeSet<_> = seen.idle.iter().map(key).collect();
+    let left: Vec<_> = seen.members.iter().filter(|member| !wanted.contains(&key(&member.id))).collect();
     // Against the order of work: what depends on others goes before them.
-    left.sort_by_key(|member| {
-        (std::cmp::Reverse(place(member.id.group(), &member.id.kind)), member.id.clone())
-    });
-    for member in left {
+    for member in backwards(&left).into_iter().flatten() {
+        if idle.contains(&key(&member.id)) {
+            let reason = "a hook that has nothing to do this time".to_owned();
+            plan.kept.push(KeptObject { object: member.id.clone(), reason });
+            continue;
+        }
         let rule = kept(member.id.group(), &member.id.kind);
         let reason = match (consent::pruning(&member.value), rule) {
             (Pruning::Never, _) => Some("an annotation on it says that it stays"),
@@ -374,6 +381,7 @@ mod tests {
                 })
                 .collect(),
             parent: Some(Parent::default()),
+            idle: vec![],
             warnings: vec![],
             blockers: vec![],
         }

@@ -12,6 +12,7 @@ use super::members::Member;
 use super::observe::{Observation, key};
 use super::order::owns_pods;
 use super::tenants::tenants;
+use super::waves::backwards;
 use super::{ApplyError, Cluster};
 use crate::model::plan::Plan;
 use crate::model::{Event, ObjectId, Progress};
@@ -64,7 +65,10 @@ pub async fn prune(
     // What holds others' objects goes last, and only when none of them is left in it.
     let (holders, others): (Vec<&Member>, Vec<&Member>) =
         members.into_iter().partition(|member| is_namespace(&member.id) || is_definition(&member.id));
-    delete_all(cluster, &others, deadline, &mut report, progress).await?;
+    // The last wave first; each is gone before the one that it was built on is deleted.
+    for group in backwards(&others) {
+        delete_all(cluster, &group, deadline, &mut report, progress).await?;
+    }
     let mut discovery = Discovery::default();
     let mut empty = Vec::new();
     for member in holders {

@@ -3,7 +3,7 @@
 //! Polls one list for each kind and namespace, not one object at a time, so that the load does
 //! not grow with the release. Nothing is held between polls: dropping the future stops the wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,26 @@ use super::inventory::{PART_OF, apply_set_id};
 use super::members::{Depth, list};
 use super::observe::{Desired, Observation};
 use super::trouble::{self, Trouble};
+use super::waves::depends_on;
+use super::webhooks;
 use super::{ApplyError, Cluster};
-use crate::model::{Event, ObjectId, Origin, Progress};
+use crate::model::plan::Stage;
+use crate::model::{Event, ObjectId, Origin, Progress, Waiting, WaitingFor};
 
 /// Pauses between polls.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long one question is asked again: the next poll asks anyway.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Objects whose pods are looked at in each poll, for the line of progress.
-const LOOKED_AT: usize = 3;
+/// Objects that each look tells.
+const ROWS: usize = 12;
+/// Objects whose pods and events are looked at in each poll, and how long what was seen holds.
+const LOOKED_AT: usize = 4;
+const FRESH: Duration = Duration::from_secs(5);
+/// Lines of a log that a look tells.
+const LOG_LINES: usize = 3;
+/// Objects that became ready and are told at once.
+const TOLD: usize = 50;
 /// Objects that the report explains.
 const EXPLAINED: usize = 20;
 /// Polls in a row that must say that an object failed: a controller may be about to replace it.
@@ -36,9 +46,12 @@ const FAILED_POLLS: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthReport {
+    /// What did not begin because of it, where it is not the whole release that was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// How many objects are as they should be.
     pub ready: usize,
-    /// How many objects the release has.
+    /// How many objects were waited for: at the end, all that the release has.
     pub total: usize,
     /// How long was waited, in seconds.
     pub seconds: u64,
@@ -81,13 +94,12 @@ impl fmt::Display for HealthReport {
         if self.is_healthy() {
             return write!(f, "{} of {} objects ready after {} s", self.ready, self.total, self.seconds);
         }
-        write!(
-            f,
-            "{} of {} objects are not ready after {} s:",
-            self.total - self.ready,
-            self.total,
-            self.seconds
-        )?;
+        let (unready, total) = (self.total - self.ready, self.total);
+        write!(f, "{unready} of {total} objects are not ready after {} s", self.seconds)?;
+        if let Some(before) = &self.before {
+            write!(f, ", so this did not begin: {before}")?;
+        }
+        f.write_str(":")?;
         for unready in &self.unready {
             write!(f, "\n  {} ({}): {}", unready.object, unready.origin, unready.health.message)?;
             for detail in &unready.details {
@@ -122,28 +134,93 @@ pub async fn wait(
     timeout: Duration,
     progress: &dyn Progress,
 ) -> Result<HealthReport, ApplyError> {
+    let all = (0..seen.objects.len()).collect();
+    until(Watch::new(cluster, seen, None, &all, BTreeSet::new()), timeout, progress).await
+}
+
+/// Waits for what a stage builds on, if anything: the waves before it, what its objects depend on,
+/// and the webhooks of the release that admit them. Takes the time from `patience`.
+pub(super) async fn until_may_begin(
+    cluster: &Cluster,
+    seen: &Observation,
+    stage: &Stage,
+    patience: &mut Duration,
+    progress: &dyn Progress,
+) -> Result<(), ApplyError> {
+    let Some(first) = seen.objects.iter().position(|observed| observed.desired.place.is_of(stage)) else {
+        return Ok(());
+    };
+    let place = seen.objects[first].desired.place;
+    let (mut needed, serving) = (healthy_before(seen, first), webhooks::before(cluster, seen, first).await);
+    needed.extend(&serving);
+    if needed.is_empty() {
+        return Ok(());
+    }
     let begun = Instant::now();
-    let mut watch = Watch::new(cluster, seen);
-    let total = seen.objects.len();
-    progress.event(Event::Start { title: format!("waiting for {total} objects"), bytes: None });
+    let title = match place.wave_name() {
+        Some(_) => place.wave_title(),
+        None => place.title(),
+    };
+    let watch = Watch::new(cluster, seen, Some(title), &needed, serving);
+    let waited = until(watch, *patience, progress).await;
+    *patience = patience.saturating_sub(begun.elapsed());
+    waited.map(|_| ())
+}
+
+/// What must be healthy before the stage that begins with the object at `first`: at the beginning
+/// of a wave all that stands before it, else what its objects depend on.
+fn healthy_before(seen: &Observation, first: usize) -> BTreeSet<usize> {
+    let place = seen.objects[first].desired.place;
+    let mut needed = BTreeSet::new();
+    if first > 0 && seen.objects[first - 1].desired.place.wave() != place.wave() {
+        needed.extend(0..first);
+        return needed;
+    }
+    let stage = seen.objects[first..].iter().take_while(|other| other.desired.place.step() == place.step());
+    // The order was worked out from the same annotations, so they can be read.
+    let references: Vec<_> =
+        stage.flat_map(|observed| depends_on(&observed.desired.value).unwrap_or_default()).collect();
+    if references.is_empty() {
+        return needed;
+    }
+    for (at, observed) in seen.objects[..first].iter().enumerate() {
+        if references.iter().any(|reference| reference.names(&observed.desired.id)) {
+            needed.insert(at);
+        }
+    }
+    needed
+}
+
+async fn until(
+    mut watch: Watch<'_>,
+    timeout: Duration,
+    progress: &dyn Progress,
+) -> Result<HealthReport, ApplyError> {
+    let begun = Instant::now();
+    let total = watch.total;
+    let title = match &watch.before {
+        Some(before) => format!("waiting for {total} objects before {before}"),
+        None => format!("waiting for {total} objects"),
+    };
+    progress.event(Event::Start { title, bytes: None });
     let mut pause = FIRST_PAUSE;
-    let mut said = String::new();
     let mut failed_polls = 0;
     loop {
         watch.poll().await;
         let unready = watch.unready();
+        let waited = begun.elapsed();
         if unready.is_empty() && watch.unreachable.is_none() {
-            let seconds = begun.elapsed().as_secs();
-            progress.event(Event::Finish {
-                summary: format!("{total} of {total} objects ready after {seconds} s"),
-            });
-            return Ok(HealthReport { ready: total, total, seconds, unready: Vec::new(), unreachable: None });
+            let seconds = waited.as_secs();
+            let summary = match &watch.before {
+                Some(before) => format!("{total} of {total} objects ready after {seconds} s: {before}"),
+                None => format!("{total} of {total} objects ready after {seconds} s"),
+            };
+            progress.event(Event::Finish { summary });
+            let (before, unready) = (watch.before, Vec::new());
+            return Ok(HealthReport { before, ready: total, total, seconds, unready, unreachable: None });
         }
-        let line = watch.line(&unready).await;
-        if line != said {
-            progress.event(Event::Item(line.clone()));
-            said = line;
-        }
+        watch.look_closer(&unready).await;
+        progress.event(Event::Waiting(Box::new(watch.look(&unready, waited, timeout))));
         let is_failed = unready.iter().any(|(_, health)| health.state == State::Failed);
         failed_polls = if is_failed { failed_polls + 1 } else { 0 };
         if failed_polls >= FAILED_POLLS || begun.elapsed() + pause >= timeout {
@@ -158,41 +235,66 @@ pub async fn wait(
     }
 }
 
+/// What pods, events and logs said of an object, and of which of its states.
+struct Closer {
+    at: Instant,
+    of: Health,
+    details: Vec<String>,
+    log: Vec<String>,
+}
+
 struct Watch<'a> {
     cluster: &'a Cluster,
     seen: &'a Observation,
+    before: Option<String>,
+    total: usize,
+    /// Webhooks that must answer, rather than only be there.
+    serving: BTreeSet<usize>,
     selector: String,
     /// Objects to look at, by the list that holds them: indices into the release's objects.
     groups: Vec<(Resource, Option<String>, Vec<usize>)>,
     health: BTreeMap<usize, Health>,
     live: BTreeMap<usize, Value>,
+    closer: BTreeMap<usize, Closer>,
+    /// What was not ready at the last look.
+    told: BTreeSet<usize>,
     unreachable: Option<String>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(cluster: &'a Cluster, seen: &'a Observation) -> Self {
+    fn new(
+        cluster: &'a Cluster,
+        seen: &'a Observation,
+        before: Option<String>,
+        objects: &BTreeSet<usize>,
+        serving: BTreeSet<usize>,
+    ) -> Self {
+        let mut places: BTreeMap<(String, String, Option<&str>), usize> = BTreeMap::new();
         let mut groups: Vec<(Resource, Option<String>, Vec<usize>)> = Vec::new();
-        for (at, observed) in seen.objects.iter().enumerate() {
-            let Desired { id, resource, .. } = &observed.desired;
-            if !has_state(id.group(), &id.kind) {
+        for &at in objects {
+            let Desired { id, resource, .. } = &seen.objects[at].desired;
+            if !has_state(id.group(), &id.kind) && !serving.contains(&at) {
                 continue;
             }
-            match groups
-                .iter_mut()
-                .find(|(other, namespace, _)| other == resource && *namespace == id.namespace)
-            {
-                Some((_, _, members)) => members.push(at),
-                None => groups.push((resource.clone(), id.namespace.clone(), vec![at])),
-            }
+            let key = (resource.api_version(), resource.plural.clone(), id.namespace.as_deref());
+            let group = *places.entry(key).or_insert_with(|| {
+                groups.push((resource.clone(), id.namespace.clone(), Vec::new()));
+                groups.len() - 1
+            });
+            groups[group].2.push(at);
         }
-        let selector = format!("{PART_OF}={}", apply_set_id(&seen.release.name));
         Self {
             cluster,
             seen,
-            selector,
+            before,
+            total: objects.len(),
+            serving,
+            selector: format!("{PART_OF}={}", apply_set_id(&seen.release.name)),
             groups,
             health: BTreeMap::new(),
             live: BTreeMap::new(),
+            closer: BTreeMap::new(),
+            told: BTreeSet::new(),
             unreachable: None,
         }
     }
@@ -219,7 +321,10 @@ impl<'a> Watch<'a> {
                 let id = &self.seen.objects[at].desired.id;
                 let health = match by_name.remove(&id.name) {
                     Some(object) => {
-                        let health = judge(self.cluster, id.group(), &id.kind, &object).await;
+                        let mut health = judge(self.cluster, id.group(), &id.kind, &object).await;
+                        if health.state == State::Current && self.serving.contains(&at) {
+                            health = webhooks::serves(self.cluster, &object).await;
+                        }
                         self.live.insert(at, object);
                         health
                     }
@@ -238,7 +343,8 @@ impl<'a> Watch<'a> {
         };
         let mut unready: Vec<_> =
             watched.map(asked).filter(|(_, health)| health.state != State::Current).collect();
-        unready.sort_by_key(|(at, _)| *at);
+        // What failed says more than what waits for it.
+        unready.sort_by_key(|(at, health)| (health.state != State::Failed, *at));
         unready
     }
 
@@ -250,39 +356,70 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// `3 of 9 ready; waiting for Deployment shop/web: 0 of 1 replicas available (ImagePullBackOff: …)`.
-    async fn line(&self, unready: &[(usize, Health)]) -> String {
-        let total = self.seen.objects.len();
-        let ready = total - unready.len();
-        if let Some(why) = &self.unreachable {
-            return format!("{ready} of {total} ready; the API server does not answer: {why}");
+    /// Asks pods, events and logs of a few objects: those never asked first, then those asked
+    /// longest ago.
+    async fn look_closer(&mut self, unready: &[(usize, Health)]) {
+        if self.unreachable.is_some() {
+            return;
         }
-        let mut first = None;
-        for (at, health) in unready.iter().take(LOOKED_AT) {
-            let trouble = self.troubles(*at).await.into_iter().next();
-            let is_telling = trouble.is_some();
-            if first.is_none() || is_telling {
-                first = Some((*at, health, trouble));
+        let now = Instant::now();
+        let mut due: Vec<_> = unready
+            .iter()
+            .take(ROWS)
+            .filter(|(at, health)| match self.closer.get(at) {
+                Some(known) => known.of != *health || now.duration_since(known.at) >= FRESH,
+                None => true,
+            })
+            .map(|(at, health)| (self.closer.get(at).map(|known| known.at), *at, health.clone()))
+            .collect();
+        due.sort_by_key(|(asked, at, _)| (*asked, *at));
+        for (_, at, of) in due.into_iter().take(LOOKED_AT) {
+            let id = &self.seen.objects[at].desired.id;
+            let troubles = self.troubles(at).await;
+            let mut details: Vec<String> = troubles.iter().take(2).map(ToString::to_string).collect();
+            if details.is_empty() {
+                details = trouble::events(self.cluster, id.namespace.as_deref(), &id.kind, &id.name).await;
             }
-            if is_telling {
-                break;
+            let mut log = Vec::new();
+            if let Some(crashed) = troubles.iter().find(|trouble| trouble.crashed) {
+                log = trouble::last_lines(self.cluster, crashed).await;
+                log.drain(..log.len().saturating_sub(LOG_LINES));
             }
+            self.closer.insert(at, Closer { at: Instant::now(), of, details, log });
         }
-        let Some((at, health, trouble)) = first else { return format!("{ready} of {total} ready") };
-        let why = trouble.map_or(String::new(), |trouble| format!(" ({})", trouble.why));
-        format!(
-            "{ready} of {total} ready; waiting for {}: {}{why}",
-            self.seen.objects[at].desired.id, health.message
-        )
+    }
+
+    fn look(&mut self, unready: &[(usize, Health)], waited: Duration, timeout: Duration) -> Waiting {
+        let now: BTreeSet<usize> = unready.iter().map(|(at, _)| *at).collect();
+        let id = |at: usize| self.seen.objects[at].desired.id.clone();
+        let became_ready = self.told.difference(&now).take(TOLD).map(|at| id(*at)).collect();
+        self.told = now;
+        let mut rows: Vec<_> = unready.iter().take(ROWS).collect();
+        let is_quiet = |at: &usize| self.closer.get(at).is_none_or(|closer| closer.details.is_empty());
+        rows.sort_by_key(|(at, health)| (health.state != State::Failed, is_quiet(at)));
+        let told = |(at, health): &(usize, Health)| WaitingFor {
+            object: id(*at),
+            state: health.state,
+            message: health.message.clone(),
+            details: self.closer.get(at).map(|closer| closer.details.clone()).unwrap_or_default(),
+            log: self.closer.get(at).map(|closer| closer.log.clone()).unwrap_or_default(),
+        };
+        Waiting {
+            before: self.before.clone(),
+            ready: self.total - unready.len(),
+            total: self.total,
+            seconds: waited.as_secs(),
+            left: timeout.saturating_sub(waited).as_secs(),
+            became_ready,
+            more: unready.len() - rows.len(),
+            unready: rows.into_iter().map(told).collect(),
+            unreachable: self.unreachable.clone(),
+        }
     }
 
     async fn report(&self, unready: &[(usize, Health)], waited: Duration) -> HealthReport {
-        let total = self.seen.objects.len();
         let mut explained = Vec::new();
-        // What failed says more than what waits for it.
-        let mut order: Vec<_> = unready.iter().collect();
-        order.sort_by_key(|(_, health)| health.state != State::Failed);
-        for (at, health) in order.into_iter().take(EXPLAINED) {
+        for (at, health) in unready.iter().take(EXPLAINED) {
             let desired = &self.seen.objects[*at].desired;
             let id = &desired.id;
             let troubles = self.troubles(*at).await;
@@ -306,8 +443,9 @@ impl<'a> Watch<'a> {
             });
         }
         HealthReport {
-            ready: total - unready.len(),
-            total,
+            before: self.before.clone(),
+            ready: self.total - unready.len(),
+            total: self.total,
             seconds: waited.as_secs(),
             unready: explained,
             unreachable: self.unreachable.clone(),
@@ -343,6 +481,9 @@ pub(super) async fn judge(cluster: &Cluster, group: &str, kind: &str, object: &V
     match cluster.call(&call, Duration::from_secs(2)).await {
         Ok(answer) if answer.value["volumeBindingMode"] == "WaitForFirstConsumer" && !is_used => {
             Health::current("waits for its first pod")
+        }
+        Err(error) if error.is_not_found() => {
+            Health::in_progress(format!("{}: there is no StorageClass `{class}`", health.message))
         }
         _ => health,
     }
@@ -383,6 +524,7 @@ mod tests {
     #[test]
     fn the_report_names_what_is_in_the_way() {
         let report = HealthReport {
+            before: None,
             ready: 3,
             total: 5,
             seconds: 60,
@@ -408,5 +550,11 @@ mod tests {
         );
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["unready"][0]["state"], "inProgress");
+        let held_up = HealthReport { before: Some("wave 1".into()), ..report };
+        assert!(
+            held_up
+                .to_string()
+                .starts_with("2 of 5 objects are not ready after 60 s, so this did not begin: wave 1:\n")
+        );
     }
 }

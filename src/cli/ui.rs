@@ -139,6 +139,7 @@ impl Progress for Ui {
             Event::Start { title, bytes } => self.start(title, bytes),
             Event::Advance(bytes) => self.with_bar(|bar| bar.inc(bytes)),
             Event::Item(name) => self.with_bar(|bar| bar.set_message(name)),
+            Event::Waiting(waiting) => self.with_bar(|bar| bar.set_message(waiting.to_string())),
             Event::Finish { summary } => {
                 self.set_bar(None);
                 if !self.quiet && !summary.is_empty() {

@@ -20,6 +20,7 @@ pub mod progress;
 pub mod reference;
 pub mod release;
 pub mod site_registry;
+pub mod waiting;
 pub mod yaml;
 
 pub use bundle::BundleHeader;
@@ -41,3 +42,4 @@ pub use release::{
     ReleaseDocument, RenderedContent, SubmoduleEntry, SubmodulePath, Usage,
 };
 pub use site_registry::SiteRegistry;
+pub use waiting::{HealthState, Waiting, WaitingFor};

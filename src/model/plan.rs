@@ -160,8 +160,15 @@ pub struct WithdrawnObject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stage {
-    /// Its number, 1 to 4: the ledger's step is `stage:NUMBER`.
+    /// Its number, 1 to 4, by the kinds that it holds.
     pub number: u8,
+    /// The wave that it belongs to (`wave:-1`, `pre:0`, `post:5`); none is the wave 0 of a release.
+    /// A wave begins when the one before it is healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wave: Option<String>,
+    /// Objects of one stage that depend on others of it stand at a higher level.
+    #[serde(skip_serializing_if = "is_level_0")]
+    pub level: u32,
     /// What it holds, as people say it.
     pub title: String,
     /// Its objects, in order.
@@ -169,11 +176,18 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The name of the stage in the ledger.
+    /// The name of the stage in the ledger: `stage:3`, `wave:1/stage:3`, `stage:3/1`.
     #[must_use]
     pub fn step(&self) -> String {
-        format!("stage:{}", self.number)
+        let wave = self.wave.as_ref().map_or(String::new(), |wave| format!("{wave}/"));
+        let level = if self.level == 0 { String::new() } else { format!("/{}", self.level) };
+        format!("{wave}stage:{}{level}", self.number)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_level_0(level: &u32) -> bool {
+    *level == 0
 }
 
 impl Plan {
@@ -257,12 +271,24 @@ impl fmt::Display for Plan {
         for kept in &self.kept {
             writeln!(f, "  = keep    {}  left the release; {}", kept.object, kept.reason)?;
         }
+        if self.stages.iter().any(|stage| stage.wave.is_some() || stage.level > 0) {
+            for (number, stage) in (1..).zip(&self.stages) {
+                let mut objects: Vec<_> = stage.objects.iter().take(NAMED).map(ToString::to_string).collect();
+                if stage.objects.len() > NAMED {
+                    objects.push(format!("and {} more", stage.objects.len() - NAMED));
+                }
+                writeln!(f, "  {number}. {}: {}", stage.title, objects.join(", "))?;
+            }
+        }
         for warning in &self.warnings {
             writeln!(f, "  ! {warning}")?;
         }
         Ok(())
     }
 }
+
+/// Objects of a stage that the text names.
+const NAMED: usize = 5;
 
 fn unchecked(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {
     match why {

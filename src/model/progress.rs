@@ -1,5 +1,7 @@
 //! What long work tells about itself while it runs.
 
+use super::Waiting;
+
 /// One thing that happened during long work. Sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -14,6 +16,8 @@ pub enum Event {
     Advance(u64),
     /// The phase's current item, as a person reads it.
     Item(String),
+    /// What the phase waits for at the cluster; told at each look, whether it is new or not.
+    Waiting(Box<Waiting>),
     /// The phase has ended; `summary` is a line worth keeping.
     Finish {
         /// What was done: `14 images, 906 MB, 3 shared layers taken once`.

@@ -260,8 +260,10 @@ pub(super) async fn install(
         site.ledger.begin(Timestamp::now(), name, change.action, release.digest(), change.reason)?;
     let mut steps = Steps { ledger: &mut site.ledger, attempt };
     let work = async {
-        apply::execute(cluster, &seen, &plan, &mut steps, progress.as_ref()).await?;
-        apply::wait(cluster, &seen, change.timeout, progress.as_ref()).await?;
+        // Waves wait within the same time as the whole.
+        let mut patience = change.timeout;
+        apply::execute_within(cluster, &seen, &plan, &mut patience, &mut steps, progress.as_ref()).await?;
+        apply::wait(cluster, &seen, patience, progress.as_ref()).await?;
         steps.mark("healthy")?;
         let pruned = apply::prune(cluster, &seen, &plan, change.timeout, progress.as_ref()).await?;
         for object in &pruned.deleted {

@@ -110,6 +110,7 @@ async fn assemble(options: &Options, progress: &Arc<dyn Progress>) -> Result<Ass
 
     progress.event(Event::Start { title: format!("rendering {name} {version}"), bytes: None });
     let objects = checkout.render(&options.revision, progress.as_ref())?;
+    crate::apply::check_order(&objects)?;
     let wanted = images::wanted(&checkout, &objects, &options.images, progress.as_ref());
     progress.event(Event::Finish {
         summary: format!("{} objects, {} image references", objects.len(), wanted.images.len()),
