@@ -26,6 +26,6 @@ pub use self::fetch::{Fetched, fetch};
 pub use self::layout::{LayoutSource, open_source};
 pub use self::manifest::{Content, Descriptor, Manifest, RawManifest};
 pub use self::registries_conf::RegistriesConf;
-pub use self::registry::{Registry, RegistryOptions, RetryPolicy};
+pub use self::registry::{BlobFile, Moved, Registry, RegistryOptions, RetryPolicy, Session, Target};
 pub use self::resolve::{Extent, ResolvedImage, resolve};
 pub use self::source::{BlobSource, BlobStream, BoxFuture, Sources};

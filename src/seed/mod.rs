@@ -3,6 +3,8 @@
 //! One read-only process: OCI distribution pull, smart HTTP Git, `/healthz`. Beside it stand what
 //! points runtimes here (mirrors) and what asks whether everything is here (gate).
 //!
+//! Or the content goes to a registry of the site's own (push).
+//!
 //! May use the store, the ledger and what lies below. Must never write to the store, and must
 //! never answer from content that its own checks refused: a connection is cut short instead.
 //!
@@ -14,6 +16,7 @@ pub mod content;
 mod gate;
 mod git;
 pub mod mirrors;
+pub mod push;
 mod registry;
 pub mod server;
 mod stall;

@@ -20,6 +20,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::challenge;
+use super::payload::Payload;
 use super::retry::{RetryPolicy, retry_after};
 use super::token::{self, LoginState};
 use crate::fsio::limits;
@@ -66,7 +67,7 @@ pub(super) struct Host {
     permits: Arc<Semaphore>,
     /// Why it was given up, once it was.
     down: Mutex<Option<String>>,
-    /// Logins by repository.
+    /// Logins by repository and what they allow.
     logins: Mutex<HashMap<String, Arc<LoginState>>>,
 }
 
@@ -84,14 +85,29 @@ impl Host {
         }
     }
 
-    fn login(&self, repository: &str) -> Arc<LoginState> {
-        Arc::clone(locked(&self.logins).entry(repository.to_owned()).or_default())
+    fn login(&self, repository: &str, access: Access<'_>) -> Arc<LoginState> {
+        // No repository's name holds a space.
+        let key = match access {
+            Access::Pull => repository.to_owned(),
+            Access::Push { from: None } => format!("{repository} push"),
+            Access::Push { from: Some(from) } => format!("{repository} push {from}"),
+        };
+        Arc::clone(locked(&self.logins).entry(key).or_default())
     }
 }
 
 /// The lock, whatever happened to another holder: what it guards is whole at every step.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a login must allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access<'a> {
+    /// Reading the repository.
+    Pull,
+    /// Writing it as well, and reading another one, where a blob comes from there.
+    Push { from: Option<&'a str> },
 }
 
 /// What to ask a registry for.
@@ -101,6 +117,10 @@ pub(super) struct Ask<'a> {
     pub method: Method,
     /// Below `/v2/REPOSITORY/`, or a whole path with query from a `Link` header.
     pub path: &'a str,
+    /// In place of the path: where the registry said that an upload goes on. It may be another host.
+    pub url: Option<&'a Url>,
+    pub access: Access<'a>,
+    pub payload: Option<&'a Payload>,
     pub accept: Option<&'static str>,
     /// First byte wanted, where it is not the first of all.
     pub offset: u64,
@@ -200,6 +220,7 @@ impl Transport {
         if url.origin() != base.origin() {
             return Err(redirect_error(ask.host, ask.what, &url, "the next page lies on another host").into());
         }
+        let url = ask.url.cloned().unwrap_or(url);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(accept) = ask.accept {
@@ -210,8 +231,8 @@ impl Transport {
         {
             headers.insert(RANGE, value);
         }
-        let login = ask.host.login(ask.repository);
-        let used = login.current();
+        let login = ask.host.login(ask.repository, ask.access);
+        let used = login.current().filter(|_| url.origin() == base.origin());
         let mut response = self.follow(ask, &url, &headers, used.as_ref()).await?;
         if response.status() == StatusCode::UNAUTHORIZED && response.url().origin() == base.origin() {
             let challenges: Vec<_> = response
@@ -242,7 +263,7 @@ impl Transport {
     }
 
     /// Where the registry answers: TLS, or for an insecure one whatever answers first.
-    async fn base(&self, host: &Host, what: &str) -> std::result::Result<Url, Failure> {
+    pub async fn base(&self, host: &Host, what: &str) -> std::result::Result<Url, Failure> {
         let name = if host.name == "docker.io" { "registry-1.docker.io" } else { &host.name };
         let address = |scheme: &str| {
             Url::parse(&format!("{scheme}://{name}/")).map_err(|error| OciError::Unreachable {
@@ -259,7 +280,7 @@ impl Transport {
             let mut whys = Vec::new();
             for url in [secure, address("http")?] {
                 let ping = url.join("/v2/").unwrap_or_else(|_| url.clone());
-                match self.exchange(host, what, &Method::GET, &ping, &HeaderMap::new(), None).await {
+                match self.exchange(host, what, &Method::GET, &ping, &HeaderMap::new(), None, None).await {
                     Ok(_) => return Ok(url),
                     Err(Failure { error: OciError::Unreachable { why, .. }, .. }) => {
                         whys.push(format!("over {}: {why}", url.scheme()));
@@ -287,7 +308,8 @@ impl Transport {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS {
             let login = login.filter(|_| at.origin() == url.origin());
-            let response = self.exchange(ask.host, ask.what, &ask.method, &at, headers, login).await?;
+            let response =
+                self.exchange(ask.host, ask.what, &ask.method, &at, headers, login, ask.payload).await?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -312,6 +334,7 @@ impl Transport {
     }
 
     /// One request, and the head of its answer.
+    #[expect(clippy::too_many_arguments, reason = "all of a request; a struct would only name them again")]
     pub async fn exchange(
         &self,
         host: &Host,
@@ -320,25 +343,39 @@ impl Transport {
         url: &Url,
         headers: &HeaderMap,
         login: Option<&HeaderValue>,
+        payload: Option<&Payload>,
     ) -> std::result::Result<Response, Failure> {
         let authority = authority(url);
         // `docker.io` answers under another name, and its certificates are configured under its own.
         let own = authority == host.name || host.name == "docker.io" && authority == "registry-1.docker.io";
         let name = if own { host.name.clone() } else { authority };
         let client = self.client(&name, host.insecure)?;
-        let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
+        let mut headers = headers.clone();
+        let body = payload.map(|payload| payload.make(&mut headers));
+        let mut request = client.request(method.clone(), url.clone()).headers(headers);
+        if let Some(body) = body {
+            request = request.body(body);
+        }
         if let Some(login) = login {
             request = request.header(AUTHORIZATION, login.clone());
         }
-        match tokio::time::timeout(self.policy.stall.saturating_add(self.policy.connect), request.send())
-            .await
-        {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(transport_failure(&name, what, &error)),
-            Err(_) => Err(Failure::transient(OciError::Unreachable {
+        let limit = self.policy.stall.saturating_add(self.policy.connect);
+        let done = match payload {
+            Some(payload) => payload.watch(&self.policy, request.send()).await,
+            None => tokio::time::timeout(limit, request.send()).await.ok(),
+        };
+        match done {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(error)) => Err(transport_failure(&name, what, &error)),
+            None => Err(Failure::transient(OciError::Unreachable {
                 host: name,
                 what: what.to_owned(),
-                why: format!("no answer within {:.1} s", self.policy.stall.as_secs_f64()),
+                why: match payload {
+                    Some(Payload::Part(_)) => {
+                        format!("it took no bytes and gave no answer for {:.1} s", limit.as_secs_f64())
+                    }
+                    _ => format!("no answer within {:.1} s", self.policy.stall.as_secs_f64()),
+                },
             })),
         }
     }
@@ -393,7 +430,7 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
 }
 
-fn redirect_error(host: &Host, what: &str, target: &Url, why: &'static str) -> OciError {
+pub(super) fn redirect_error(host: &Host, what: &str, target: &Url, why: &'static str) -> OciError {
     OciError::Redirect {
         host: host.name.clone(),
         what: what.to_owned(),
@@ -562,7 +599,9 @@ impl Answer {
             }
             code => OciError::Status { host, what, status: code, said },
         };
-        let transient = matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) && status.as_u16() != 501;
+        // 501 and 507: what it cannot do, and a disk that is full.
+        let transient =
+            matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) && !matches!(status.as_u16(), 501 | 507);
         Failure { error, transient, retry_after: wait }
     }
 }

@@ -1,4 +1,4 @@
-//! Images at registries (OCI Distribution Specification, "Pull" and "Listing Referrers").
+//! Images at registries (OCI Distribution Specification, "Pull", "Push" and "Listing Referrers").
 //!
 //! Which registry is asked follows from `registries.conf`: mirrors in order, then the location
 //! itself. May use the network. Must never print a secret, and never hash a blob: whoever writes
@@ -7,8 +7,10 @@
 mod challenge;
 mod download;
 mod http;
+mod payload;
 pub mod retry;
 mod token;
+mod upload;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,8 +20,10 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use self::download::Download;
-use self::http::{Answer, Ask, Failure, Host, Transport, locked};
+use self::http::{Access, Answer, Ask, Failure, Host, Transport, locked};
+pub use self::payload::{BlobFile, Moved};
 pub use self::retry::RetryPolicy;
+pub use self::upload::{Session, Target};
 use super::credentials::Credentials;
 use super::error::{OciError, Result};
 use super::manifest::{Claim, Content, Descriptor, RawManifest};
@@ -186,6 +190,9 @@ impl Registry {
             repository: &place.repository,
             method: Method::GET,
             path,
+            url: None,
+            access: Access::Pull,
+            payload: None,
             accept,
             offset: 0,
             what,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::challenge::Challenge;
-use super::http::{Answer, Ask, Failure, Transport, locked, transport_failure};
+use super::http::{Access, Answer, Ask, Failure, Transport, locked, transport_failure};
 use crate::fsio::limits;
 use crate::oci::credentials::Login;
 use crate::oci::error::{OciError, readable};
@@ -101,7 +101,28 @@ fn basic_header(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// A token from the server that the challenge names, for pulling from this repository alone.
+/// What to ask a token server for: the repository, the one that a blob is mounted from, and other
+/// names that the registry has for them. Never more than the request needs.
+fn scopes(repository: &str, access: Access<'_>, challenge: Option<&str>) -> Vec<String> {
+    let actions = if access == Access::Pull { "pull" } else { "pull,push" };
+    let mut scopes = vec![format!("repository:{repository}:{actions}")];
+    if let Access::Push { from: Some(from) } = access {
+        scopes.push(format!("repository:{from}:pull"));
+    }
+    for other in challenge.unwrap_or_default().split_whitespace().take(4) {
+        let fine = match other.strip_prefix("repository:").and_then(|rest| rest.rsplit_once(':')) {
+            Some((_, "pull")) => true,
+            Some((_, "pull,push" | "push,pull" | "push")) => access != Access::Pull,
+            _ => false,
+        };
+        if fine && other.len() < 512 && !scopes.iter().any(|scope| scope == other) {
+            scopes.push(other.to_owned());
+        }
+    }
+    scopes
+}
+
+/// A token from the server that the challenge names, for what is asked and nothing else.
 async fn fetch(
     transport: &Transport,
     ask: &Ask<'_>,
@@ -123,15 +144,10 @@ async fn fetch(
             protocol(format!("its token server `{}` is not reached over TLS", readable(realm))).into()
         );
     }
-    let own = format!("repository:{}:pull", ask.repository);
-    // The registry may know the repository under another name; more than pulling is never asked for.
-    let other = challenge.get("scope").filter(|scope| {
-        *scope != own && scope.starts_with("repository:") && scope.ends_with(":pull") && scope.len() < 512
-    });
-    let scopes = std::iter::once(own.as_str()).chain(other);
+    let scopes = scopes(ask.repository, ask.access, challenge.get("scope"));
     let service = challenge.get("service");
     let mut headers = HeaderMap::new();
-    let client_ask = Ask { host: ask.host, what: &what, method: Method::GET, ..*ask };
+    let client_ask = Ask { host: ask.host, what: &what, method: Method::GET, payload: None, ..*ask };
     let response = match login {
         Some(Login::Identity(token)) => {
             let mut form = Url::parse("form:").map_err(|error| protocol(error.to_string()))?;
@@ -139,7 +155,7 @@ async fn fetch(
                 .append_pair("grant_type", "refresh_token")
                 .append_pair("client_id", "fleetpack")
                 .append_pair("service", service.unwrap_or_default())
-                .append_pair("scope", &scopes.collect::<Vec<_>>().join(" "))
+                .append_pair("scope", &scopes.join(" "))
                 .append_pair("refresh_token", token);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
             let body = form.query().unwrap_or_default().to_owned();
@@ -151,7 +167,7 @@ async fn fetch(
                 if let Some(service) = service {
                     query.append_pair("service", service);
                 }
-                for scope in scopes {
+                for scope in &scopes {
                     query.append_pair("scope", scope);
                 }
             }
@@ -213,5 +229,22 @@ impl Transport {
                 why: format!("no answer within {:.1} s", self.policy.stall.as_secs_f64()),
             })),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_asked_for_than_the_request_needs() {
+        let pull = |challenge| scopes("a", Access::Pull, challenge);
+        assert_eq!(pull(None), ["repository:a:pull"]);
+        assert_eq!(pull(Some("repository:x/a:pull")), ["repository:a:pull", "repository:x/a:pull"]);
+        assert_eq!(pull(Some("repository:x/a:pull,push registry:catalog:*")), ["repository:a:pull"]);
+        let mount =
+            scopes("a", Access::Push { from: Some("b") }, Some("repository:a:pull,push repository:b:pull"));
+        assert_eq!(mount, ["repository:a:pull,push", "repository:b:pull"]);
+        assert_eq!(scopes("a", Access::Push { from: None }, Some("repository:a:delete")).len(), 1);
     }
 }
