@@ -145,7 +145,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__apply)
-            opts="-k -q -h --key --store --kubeconfig --context --dry-run --seed-only --endpoint --timeout --no-rollback --keep --allow-downgrade --format --quiet --help"
+            opts="-k -q -h --key --store --kubeconfig --context --dry-run --seed-only --endpoint --registry --timeout --no-rollback --keep --allow-downgrade --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -172,6 +172,10 @@ _fleetpack() {
                     return 0
                     ;;
                 --endpoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --registry)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -819,7 +823,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__rollback)
-            opts="-q -h --to --name --store --kubeconfig --context --dry-run --seed-only --endpoint --timeout --format --quiet --help"
+            opts="-q -h --to --name --store --kubeconfig --context --dry-run --seed-only --endpoint --registry --timeout --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -846,6 +850,10 @@ _fleetpack() {
                     return 0
                     ;;
                 --endpoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --registry)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -113,6 +113,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l store -d '
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l context -d 'Context of the kubeconfig [default: its current one]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l registry -d 'Push to this registry of the site\'s own, below the prefix, instead of having nodes pull from `fleetpack serve` [default: the one that the store remembers]. Credentials, certificates and `insecure` come from where skopeo and podman look for them' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l timeout -d 'How long the release may take to become healthy' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l keep -d 'Releases to keep complete in the store, the active one included' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l allow-downgrade -d 'Install a release that is older than the active one, for the reason given; the ledger keeps it' -r
@@ -129,6 +130,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l store -
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l context -d 'Context of the kubeconfig [default: its current one]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l registry -d 'Push to this registry of the site\'s own, below the prefix, instead of having nodes pull from `fleetpack serve` [default: the one that the store remembers]. Credentials, certificates and `insecure` come from where skopeo and podman look for them' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l timeout -d 'How long the release may take to become healthy' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l format -d 'How to print the result' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"

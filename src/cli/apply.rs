@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{self, ClusterArgs, StoreArgs};
+use super::settings::{self, ClusterArgs, RegistryArgs, StoreArgs};
 use super::ui::{Failure, Format, Ui};
 use crate::ops;
 
@@ -34,6 +34,8 @@ pub struct Args {
     /// Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store].
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// How long the release may take to become healthy.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = settings::duration)]
     timeout: Duration,
@@ -67,6 +69,8 @@ impl Args {
                 ops::apply::Mode::Install
             },
             endpoint: self.endpoint,
+            registry: self.registry.registry,
+            registries: settings::registry_settings(),
             timeout: self.timeout,
             rollback: !self.no_rollback,
             keep: usize::from(self.keep),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{self, ClusterArgs, StoreArgs};
+use super::settings::{self, ClusterArgs, RegistryArgs, StoreArgs};
 use super::ui::{Failure, Format, Ui};
 use crate::model::ReleaseName;
 use crate::ops;
@@ -34,6 +34,8 @@ pub struct Args {
     /// Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store].
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// How long the release may take to become healthy.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = settings::duration)]
     timeout: Duration,
@@ -53,6 +55,8 @@ impl Args {
             dry_run: self.dry_run,
             seed_only: self.seed_only,
             endpoint: self.endpoint,
+            registry: self.registry.registry,
+            registries: settings::registry_settings(),
             timeout: self.timeout,
         };
         let report = settings::runtime()?.block_on(ops::rollback::rollback(options, ui.clone()))?;

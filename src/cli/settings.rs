@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::environment::{self, variable};
 use super::ui::Failure;
-use crate::model::ErrorClass;
+use crate::model::{ErrorClass, SiteRegistry};
 use crate::ops;
 
 /// The store, for every command of the site.
@@ -43,6 +43,16 @@ impl ClusterArgs {
             context: self.context,
         }
     }
+}
+
+/// A registry of the site's own.
+#[derive(Debug, clap::Args)]
+pub struct RegistryArgs {
+    /// Push to this registry of the site's own, below the prefix, instead of having nodes pull from
+    /// `fleetpack serve` [default: the one that the store remembers]. Credentials, certificates and
+    /// `insecure` come from where skopeo and podman look for them.
+    #[arg(long, value_name = "HOST[:PORT]/PREFIX", conflicts_with = "endpoint")]
+    pub(super) registry: Option<SiteRegistry>,
 }
 
 /// The password of a private key: `COSIGN_PASSWORD`, else asked for at the terminal.

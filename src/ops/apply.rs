@@ -14,12 +14,14 @@ use serde::Serialize;
 
 use super::archives::{self, Opened};
 use super::install::{self, Change, Site};
-use super::{ClusterSettings, Error, Result, chain, keys};
+use super::registry::{self, Given, Seeding};
+use super::{ClusterSettings, Error, RegistrySettings, Result, chain, keys};
+use crate::apply as cluster;
 use crate::ledger::{self, Action, Entry};
 use crate::model::plan::Plan;
-use crate::model::{Digest, Progress, ReleaseDocument, ReleaseName, ReleaseVersion};
+use crate::model::{Digest, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, SiteRegistry};
+use crate::seed::push::PushReport;
 use crate::store::{Store, StoreError, StoredRelease};
-use crate::{apply as cluster, seed};
 
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +50,11 @@ pub struct Options {
     pub mode: Mode,
     /// Where nodes reach `serve`; none takes what `serve` wrote into the store.
     pub endpoint: Option<String>,
+    /// The registry of the site's own that the release goes to; none takes what the store
+    /// remembers, unless an endpoint is given.
+    pub registry: Option<SiteRegistry>,
+    /// How to reach it.
+    pub registries: RegistrySettings,
     /// How long health may take.
     pub timeout: Duration,
     /// Restore the release before when health does not come.
@@ -67,6 +74,8 @@ impl Default for Options {
             cluster: ClusterSettings::default(),
             mode: Mode::default(),
             endpoint: None,
+            registry: None,
+            registries: RegistrySettings::default(),
             timeout: Duration::from_mins(10),
             rollback: true,
             keep: 2,
@@ -93,6 +102,9 @@ pub struct Report {
     pub stored: u64,
     /// Bytes of the archive that the store had already.
     pub skipped: u64,
+    /// What the site's own registry was given, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<PushReport>,
     /// The plan for the cluster, unless only the store was seeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -114,7 +126,8 @@ impl fmt::Display for Report {
                 plan.healed().iter().try_for_each(|line| write!(f, "\nhealed: {line}"))
             }
             (None, _) => {
-                write!(f, "{} {} is in the store and can be had from the endpoint", self.name, self.version)
+                let place = self.registry.as_ref().map_or("the endpoint", |pushed| &pushed.registry);
+                write!(f, "{} {} is in the store and can be had from {place}", self.name, self.version)
             }
         }
     }
@@ -137,6 +150,12 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     }
     let mut site = Site::open(&options.store, "apply")?;
     let document = opened.release.document.clone();
+    let given = Given {
+        endpoint: options.endpoint.as_deref(),
+        registry: options.registry.as_ref(),
+        settings: &options.registries,
+    };
+    site.pusher = registry::pusher(&given, &site.store, &progress)?;
     let reason = check_sequence(&site.store, &site.ledger, &document, options.allow_downgrade.as_deref())?;
     // What was to leave the store leaves it before the new release needs the room; what a cut run
     // has taken in of the new release stays.
@@ -144,11 +163,14 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     site.retain(&document.name, options.keep, opened.release.digest, &coming, progress.as_ref())?;
     let (release, stored, skipped) =
         seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
-    if let Err(error) = gate(&options, &site.store, &release, progress.as_ref()).await {
-        // Git clients follow what runs, not what could not be served.
-        site.git_follows_active(&document.name)?;
-        return Err(error);
-    }
+    let pushed = match gate(&site, &given, &release, progress.as_ref()).await {
+        Ok(pushed) => pushed,
+        Err(error) => {
+            // Git clients follow what runs, not what could not be served.
+            site.git_follows_active(&document.name)?;
+            return Err(error);
+        }
+    };
     if site.ledger.seeded(&document.name).first() != Some(&release.digest()) {
         let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
         site.ledger.append(Timestamp::now(), entry)?;
@@ -171,6 +193,7 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         version: document.version,
         stored,
         skipped,
+        registry: pushed,
         plan,
     })
 }
@@ -234,16 +257,17 @@ fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result
     Ok((stored, ingested.bytes, streamed.skipped_bytes))
 }
 
-/// Asks the endpoint for everything that the release needs.
+/// Makes sure that nodes get everything that the release needs: the site's registry is given it, or
+/// the endpoint is asked for it.
 async fn gate(
-    options: &Options,
-    store: &Store,
+    site: &Site,
+    given: &Given<'_>,
     release: &StoredRelease,
     progress: &dyn Progress,
-) -> Result<()> {
-    let endpoint = endpoint(options.endpoint.as_deref(), store)?;
-    seed::gate(&endpoint, store.folder(), release.document(), progress).await?;
-    Ok(())
+) -> Result<Option<PushReport>> {
+    let seeding = Seeding::choose(site.pusher.as_ref(), given, &site.store)?;
+    let running = site.running(&release.document().name, release.digest())?;
+    seeding.seed(&site.store, release, running.as_ref(), progress).await
 }
 
 /// The endpoint that was given, or the one that `serve` wrote into the store.
@@ -370,6 +394,7 @@ async fn dry_run(options: &Options, opened: Opened, progress: &Arc<dyn Progress>
         version: document.version,
         stored: 0,
         skipped: 0,
+        registry: None,
         plan: Some(plan),
     })
 }

@@ -156,6 +156,9 @@ pub enum Error {
     /// The gate.
     #[error(transparent)]
     Gate(#[from] crate::seed::GateError),
+    /// A registry of the site's own.
+    #[error(transparent)]
+    Push(#[from] crate::seed::push::PushError),
     /// The cluster, before anything was changed there.
     #[error(transparent)]
     Cluster(#[from] crate::apply::ApplyError),
@@ -228,6 +231,7 @@ impl Error {
             Self::Ledger(error) => error.class(),
             Self::Seed(error) => error.class(),
             Self::Gate(error) => error.class(),
+            Self::Push(error) => error.class(),
             Self::Cluster(error) => error.class(),
         }
     }
@@ -285,6 +289,7 @@ impl Error {
             Self::Ledger(error) => error.hint(),
             Self::Seed(error) => error.hint(),
             Self::Gate(error) => error.hint(),
+            Self::Push(error) => error.hint(),
             Self::Cluster(error) => error.hint(),
         }
     }

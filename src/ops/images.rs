@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::checkout::Checkout;
 use super::image_problems::{ImageProblems, UnresolvedImage};
-use super::{Error, RegistrySettings, Result};
+use super::{Error, RegistrySettings, Result, registry};
 use crate::fsio::limits;
 use crate::model::config::IgnoredImage;
 use crate::model::{Event, ImageEntry, ImageRef, Lock, Platform, Progress, RenderedObject, Usage, config};
@@ -214,18 +214,7 @@ fn open_sources(options: &ImageOptions, progress: &Arc<dyn Progress>) -> Result<
         list.push(Arc::new(oci::open_source(local)?));
     }
     let settings = &options.registries;
-    list.push(Arc::new(oci::Registry::new(oci::RegistryOptions {
-        registries: oci::RegistriesConf::load(&settings.registries_conf, &settings.drop_ins)?,
-        credentials: oci::Credentials::load(oci::CredentialPaths {
-            explicit: settings.auth_file.clone(),
-            files: settings.auth_files.clone(),
-            ..oci::CredentialPaths::default()
-        })?,
-        certs_dirs: settings.certs_dirs.clone(),
-        per_host: options.jobs(),
-        progress: Arc::clone(progress),
-        ..oci::RegistryOptions::default()
-    })));
+    list.push(Arc::new(registry::client(settings, options.jobs(), oci::RetryPolicy::default(), progress)?));
     Ok(Sources::new(list))
 }
 

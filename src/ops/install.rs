@@ -16,12 +16,15 @@ use crate::archive::rendered;
 use crate::ledger::{Action, Entry, Ledger, LedgerError};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Event, Progress, ReleaseDocument, ReleaseName};
+use crate::seed::push::Pusher;
 use crate::store::{Store, StoreWriter, StoredRelease, git};
 
 /// A site whose lock this process holds.
 pub(super) struct Site {
     pub(super) store: StoreWriter,
     pub(super) ledger: Ledger,
+    /// The registry of the site's own, where releases go to one.
+    pub(super) pusher: Option<Arc<Pusher>>,
 }
 
 impl Site {
@@ -29,7 +32,7 @@ impl Site {
     pub(super) fn open(path: &Path, purpose: &str) -> Result<Self> {
         let store = Store::open_or_create(path, purpose)?;
         let ledger = Ledger::open(store.folder(), store.lock())?;
-        Ok(Self { store, ledger })
+        Ok(Self { store, ledger, pusher: None })
     }
 
     /// As [`Site::open`], for a store that must be there already.
@@ -102,6 +105,15 @@ impl Site {
         }
         let wanted: Vec<&ReleaseName> = wanted.into_keys().collect();
         Ok(git::remove_others(&root, &wanted)?)
+    }
+
+    /// What the cluster runs of `name`, or should: where that is another release than `coming`.
+    pub(super) fn running(&self, name: &ReleaseName, coming: Digest) -> Result<Option<StoredRelease>> {
+        let runs = self.ledger.target(name).or_else(|| self.ledger.active(name));
+        match runs.filter(|runs| *runs != coming) {
+            Some(runs) => Ok(self.store.release_by_digest(runs)?),
+            None => Ok(None),
+        }
     }
 
     /// Switches the served Git repository back to the active release, where there is one.
@@ -255,6 +267,9 @@ pub(super) async fn install(
     let (seen, plan) = look_for(cluster, objects, options, progress.as_ref()).await?;
     // What nodes and layout tools are led to is right before the first of them asks.
     site.reindex(Some(release.digest()))?;
+    if let Some(pusher) = &site.pusher {
+        pusher.point(&site.store, release).await?;
+    }
     let name = &release.document().name;
     let attempt =
         site.ledger.begin(Timestamp::now(), name, change.action, release.digest(), change.reason)?;

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod list_images;
 pub mod lock;
 pub mod mirrors;
+mod registry;
 pub mod render;
 pub mod rollback;
 pub mod serve;

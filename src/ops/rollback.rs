@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::install::{self, Change, Site};
-use super::{ClusterSettings, Error, Result, apply};
+use super::registry::{self, Given, Seeding};
+use super::{ClusterSettings, Error, RegistrySettings, Result, apply};
 use crate::apply as cluster;
 use crate::ledger::{self, Action, Entry, Outcome};
 use crate::model::plan::Plan;
-use crate::model::{Digest, Progress, ReleaseName, ReleaseVersion};
-use crate::seed;
+use crate::model::{Digest, Progress, ReleaseName, ReleaseVersion, SiteRegistry};
 use crate::store::{Store, StoredRelease};
 
 /// What a rollback is told.
@@ -32,6 +32,10 @@ pub struct Options {
     pub dry_run: bool,
     /// Where nodes reach `serve`; none takes what `serve` wrote into the store.
     pub endpoint: Option<String>,
+    /// The registry of the site's own; none takes what the store remembers, unless an endpoint is given.
+    pub registry: Option<SiteRegistry>,
+    /// How to reach it.
+    pub registries: RegistrySettings,
     /// How long health may take.
     pub timeout: Duration,
     /// Leave the cluster alone: Git and tags lead to the release again, and that is all.
@@ -47,6 +51,8 @@ impl Default for Options {
             cluster: ClusterSettings::default(),
             dry_run: false,
             endpoint: None,
+            registry: None,
+            registries: RegistrySettings::default(),
             timeout: Duration::from_mins(10),
             seed_only: false,
         }
@@ -180,9 +186,17 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     let release = pick_release(&options, &name, &site.ledger, &site.store)?;
     progress.note(format!("going back to {}", release.title()));
     site.store.complete(&release)?;
-    let endpoint = apply::endpoint(options.endpoint.as_deref(), &site.store)?;
+    let given = Given {
+        endpoint: options.endpoint.as_deref(),
+        registry: options.registry.as_ref(),
+        settings: &options.registries,
+    };
+    site.pusher = registry::pusher(&given, &site.store, &progress)?;
+    let seeding = Seeding::choose(site.pusher.as_ref(), &given, &site.store)?;
     site.switch_git(&name, release.digest())?;
-    let asked = seed::gate(&endpoint, site.store.folder(), release.document(), progress.as_ref()).await;
+    let running = site.running(&name, release.digest())?;
+    // What the registry has lost since is pushed again.
+    let asked = seeding.seed(&site.store, &release, running.as_ref(), progress.as_ref()).await.map(drop);
     if options.seed_only && asked.is_ok() {
         let entry = Entry::Seeded { name: name.clone(), release: release.digest() };
         site.ledger.append(Timestamp::now(), entry)?;
@@ -191,7 +205,7 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     }
     let connection = match asked {
         Ok(()) => cluster::connect(&options.cluster.target()).await.map_err(Error::from),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
     let connection = match connection {
         Ok(connection) => connection.telling(progress.clone()),

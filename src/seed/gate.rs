@@ -101,6 +101,15 @@ struct Question {
     size: u64,
 }
 
+/// What the endpoint is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gated {
+    /// Images and Git.
+    All,
+    /// Git alone: images are had from elsewhere.
+    Git,
+}
+
 /// Asks for every manifest and blob of the release, under the very names that a runtime uses, and
 /// for its branch. `store` is named in the advice when nobody answers.
 ///
@@ -111,6 +120,7 @@ pub async fn gate(
     endpoint: &str,
     store: &Path,
     document: &ReleaseDocument,
+    gated: Gated,
     progress: &dyn Progress,
 ) -> Result<(), GateError> {
     let bad = |why: String| GateError::Endpoint { endpoint: endpoint.to_owned(), why };
@@ -130,7 +140,7 @@ pub async fn gate(
         |source| GateError::Silent { endpoint: endpoint.to_owned(), store: store.to_owned(), source };
     client.get(format!("{endpoint}/v2/")).send().await.map_err(silent)?;
 
-    let questions = questions(endpoint, document);
+    let questions = if gated == Gated::All { questions(endpoint, document) } else { Vec::new() };
     progress.event(Event::Start { title: format!("asking {endpoint} for everything"), bytes: None });
     let count = questions.len();
     let answers = futures_util::stream::iter(questions.into_iter().map(|question| {
@@ -152,7 +162,10 @@ pub async fn gate(
         return Err(GateError::Missing { endpoint: endpoint.to_owned(), missing, store: store.to_owned() });
     }
     progress.event(Event::Finish {
-        summary: format!("{endpoint} has all {count} manifests and blobs, and the commit"),
+        summary: match gated {
+            Gated::All => format!("{endpoint} has all {count} manifests and blobs, and the commit"),
+            Gated::Git => format!("{endpoint} has the commit"),
+        },
     });
     Ok(())
 }

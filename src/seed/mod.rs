@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 
 pub use archived::{ArchiveContent, ArchivedGit};
 pub use content::{Content, Opened, Snapshot};
-pub use gate::{GateError, gate};
+pub use gate::{GateError, Gated, gate};
 pub use server::{Front, Limits, Page, Server};
 pub use stored::StoreContent;
 

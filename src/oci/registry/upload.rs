@@ -23,6 +23,9 @@ use crate::oci::registries_conf::is_loopback;
 /// Sizes of parts for whoever finds the whole too large (413), in the order in which they are tried.
 const PARTS: [u64; 3] = [64 << 20, 8 << 20, 1 << 20];
 
+/// Attempts at the first question: one that never answered is not waited for as one that stopped.
+const FIRST: u32 = 3;
+
 /// A registry that is pushed to.
 #[derive(Clone)]
 pub struct Target {
@@ -41,8 +44,9 @@ pub struct Session {
 /// One step towards a blob in its place.
 enum Step {
     Done,
-    /// The session is gone: begin anew.
+    /// The upload is gone: begin anew.
     Lost(Failure),
+    Failed(Failure),
 }
 
 impl Target {
@@ -69,12 +73,13 @@ impl Target {
     ///
     /// When nobody answers.
     pub async fn url(&self) -> Result<String> {
-        let policy = &self.registry.transport.policy;
         let what = "the registry of the site";
         let base = self
             .registry
             .transport
-            .retrying(&self.host, policy.attempts.max(1), || self.registry.transport.base(&self.host, what))
+            .retrying(&self.host, self.attempts().min(FIRST), || {
+                self.registry.transport.base(&self.host, what)
+            })
             .await?;
         Ok(format!("{}://{}", base.scheme(), self.host.name))
     }
@@ -388,7 +393,7 @@ impl Upload<'_> {
                     session = None;
                     failure
                 }
-                Err(failure) => failure,
+                Ok(Step::Failed(failure)) | Err(failure) => failure,
             };
             if matches!(failure.error, OciError::Status { status: 413, .. }) {
                 let next = PARTS.iter().find(|part| **part < parts.unwrap_or(self.blob.size));
@@ -425,25 +430,21 @@ impl Upload<'_> {
         session: &mut Option<Session>,
         parts: Option<u64>,
     ) -> std::result::Result<Step, Failure> {
-        let mut at = match session.take() {
-            Some(session) => session,
+        let mut at = match session {
+            Some(session) => session.clone(),
             None => self.target.begin_once(self.place, self.what).await?,
         };
-        let offset = match at.offset {
-            Some(offset) => offset,
-            None => match self.where_it_stands(&mut at).await? {
-                Some(offset) => offset,
-                None => {
-                    at = self.target.begin_once(self.place, self.what).await?;
-                    0
-                }
-            },
+        *session = Some(Session { url: at.url.clone(), offset: None });
+        let known = match at.offset {
+            Some(offset) => Some(offset),
+            None => self.where_it_stands(&mut at).await?,
         };
-        if offset > self.blob.size {
+        let mut offset = if let Some(offset) = known.filter(|offset| *offset <= self.blob.size) {
+            offset
+        } else {
             at = self.target.begin_once(self.place, self.what).await?;
-            at.offset = Some(0);
-        }
-        let mut offset = if offset > self.blob.size { 0 } else { offset };
+            0
+        };
         self.confirmed.fetch_max(offset, Ordering::Relaxed);
         *session = Some(Session { url: at.url.clone(), offset: None });
         if offset == 0 && parts.is_none() {
@@ -456,7 +457,7 @@ impl Upload<'_> {
             let ask = self.ask(Method::PATCH, &at.url, Some(&payload));
             let answer = match self.target.send(&ask, self.place, &[201, 202, 204]).await {
                 Ok(answer) => answer,
-                Err(failure) => return self.judge(failure, &part),
+                Err(failure) => return Ok(self.judge(failure, &part)),
             };
             at = self.target.session(&answer, self.what, Some(end)).await?;
             *session = Some(Session { url: at.url.clone(), offset: None });
@@ -505,7 +506,7 @@ impl Upload<'_> {
         let ask = self.ask(Method::PUT, &url, Some(&payload));
         let answer = match self.target.send(&ask, self.place, &[201, 204]).await {
             Ok(answer) => answer,
-            Err(failure) => return self.judge(failure, &part),
+            Err(failure) => return Ok(self.judge(failure, &part)),
         };
         match stated(&answer, self.what)? {
             Some(got) if got != self.blob.digest => Err(OciError::WrongDigest {
@@ -520,17 +521,15 @@ impl Upload<'_> {
     }
 
     /// What a failed request for a part means for the upload.
-    fn judge(&self, mut failure: Failure, part: &Part) -> std::result::Result<Step, Failure> {
+    fn judge(&self, mut failure: Failure, part: &Part) -> Step {
         if let Some(source) = part.failure() {
-            return Err(OciError::Io { path: self.file.path.clone(), source }.into());
+            return Step::Failed(OciError::Io { path: self.file.path.clone(), source }.into());
         }
-        match failure.error {
-            // Another upload may go better than one that is gone or out of step.
-            OciError::Status { status: 404 | 409 | 416, .. } => {
-                failure.transient = true;
-                Ok(Step::Lost(failure))
-            }
-            _ => Err(failure),
+        // Another upload may go better than one that is gone or out of step.
+        if matches!(failure.error, OciError::Status { status: 404 | 409 | 416, .. }) {
+            failure.transient = true;
+            return Step::Lost(failure);
         }
+        Step::Failed(failure)
     }
 }

@@ -233,9 +233,10 @@ impl Pusher {
             return Ok(());
         }
         // Only what is in no repository of this release is looked for in those of the others.
-        let elsewhere = match work.iter().any(|(_, has, _)| has.is_none()) {
-            true => self.elsewhere(store, release),
-            false => HashMap::new(),
+        let elsewhere = if work.iter().any(|(_, has, _)| has.is_none()) {
+            self.elsewhere(store, release)
+        } else {
+            HashMap::new()
         };
         let title = format!("pushing {} to {}", release.document().title(), self.site);
         self.progress.event(Event::Start { title, bytes: Some(bytes) });
