@@ -58,6 +58,9 @@ _fleetpack() {
             fleetpack,rollback)
                 cmd="fleetpack__subcmd__rollback"
                 ;;
+            fleetpack,scrub)
+                cmd="fleetpack__subcmd__scrub"
+                ;;
             fleetpack,serve)
                 cmd="fleetpack__subcmd__serve"
                 ;;
@@ -112,6 +115,9 @@ _fleetpack() {
             fleetpack__subcmd__help,rollback)
                 cmd="fleetpack__subcmd__help__subcmd__rollback"
                 ;;
+            fleetpack__subcmd__help,scrub)
+                cmd="fleetpack__subcmd__help__subcmd__scrub"
+                ;;
             fleetpack__subcmd__help,serve)
                 cmd="fleetpack__subcmd__help__subcmd__serve"
                 ;;
@@ -131,7 +137,7 @@ _fleetpack() {
 
     case "${cmd}" in
         fleetpack)
-            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history scrub serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -321,7 +327,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help)
-            opts="build lock render verify inspect images sign keygen apply rollback status history serve mirrors demo completions man help"
+            opts="build lock render verify inspect images sign keygen apply rollback status history scrub serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -517,6 +523,20 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help__subcmd__rollback)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__help__subcmd__scrub)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -858,6 +878,32 @@ _fleetpack() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__scrub)
+            opts="-q -h --store --repair --format --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --repair)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -103,3 +103,23 @@ pub fn area(bundles: &[Vec<u8>], release_manifest: &[u8]) -> Result<Vec<u8>> {
 pub(super) fn filler(used: u64) -> Option<Block> {
     Some(header(Member::Reserved, AREA.checked_sub(BLOCK)?.checked_sub(used)?))
 }
+
+/// The digest of the bundle, where `bytes` may be the manifest of a signature over the release
+/// manifest with digest `release`. Whether they are is for [`referrer`] to say.
+#[must_use]
+pub fn bundle_of(bytes: &[u8], release: Digest) -> Option<Digest> {
+    #[derive(serde::Deserialize)]
+    struct Part {
+        digest: Digest,
+    }
+    #[derive(serde::Deserialize)]
+    struct Outline {
+        layers: Vec<Part>,
+        subject: Part,
+    }
+    let outline: Outline = serde_json::from_slice(bytes).ok()?;
+    match outline.layers.as_slice() {
+        [bundle] if outline.subject.digest == release => Some(bundle.digest),
+        _ => None,
+    }
+}

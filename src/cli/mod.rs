@@ -23,6 +23,7 @@ mod man;
 mod mirrors;
 mod render;
 mod rollback;
+mod scrub;
 mod serve;
 mod sign;
 mod status;
@@ -64,6 +65,7 @@ enum Command {
     Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
+    Scrub(scrub::Args),
     Serve(serve::Args),
     Mirrors(mirrors::Args),
     Demo(demo::Args),
@@ -146,6 +148,7 @@ fn run(command: Command, ui: &std::sync::Arc<Ui>) -> Result<ExitCode, Failure> {
         Command::Rollback(args) => args.run(ui),
         Command::Status(args) => args.run(ui),
         Command::History(args) => args.run(ui),
+        Command::Scrub(args) => args.run(ui),
         Command::Serve(args) => args.run(ui),
         Command::Mirrors(args) => args.run(ui),
         Command::Demo(args) => args.run(ui),

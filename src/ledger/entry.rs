@@ -131,6 +131,16 @@ impl Line {
         serde_json::to_vec(&wire).map_err(|error| LedgerError::Entry { why: error.to_string() })
     }
 
+    /// What the line with these bytes says about the one before it, if it is a line at all.
+    pub(super) fn previous(bytes: &[u8]) -> Option<Digest> {
+        #[derive(Deserialize)]
+        struct Link {
+            prev: String,
+        }
+        let link: Link = serde_json::from_slice(bytes).ok()?;
+        Digest::from_hex(&link.prev).ok()
+    }
+
     /// Parses line `number`, whose line before has the digest `prev`.
     pub(super) fn parse(bytes: &[u8], number: u64, prev: Digest) -> Result<Self, LedgerError> {
         let refuse = |why: String| LedgerError::Line { line: number, why };

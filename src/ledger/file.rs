@@ -28,8 +28,8 @@ pub struct Ledger {
 }
 
 /// What a file was found to hold.
-struct Found {
-    history: History,
+pub(super) struct Found {
+    pub(super) history: History,
     last: Digest,
     /// Bytes of whole lines.
     length: u64,
@@ -52,7 +52,7 @@ pub fn read(folder: &Path) -> Result<History, LedgerError> {
     }
 }
 
-fn scan(file: File, path: &Path) -> Result<Found, LedgerError> {
+pub(super) fn scan(file: impl io::Read, path: &Path) -> Result<Found, LedgerError> {
     let io = |source| LedgerError::Io { what: "read", path: path.to_owned(), source };
     let mut reader = BufReader::new(file.take(limits::LEDGER + 1));
     let mut found = Found { history: History::default(), last: START, length: 0, torn: false };

@@ -7,10 +7,12 @@
 mod entry;
 mod file;
 mod history;
+mod mend;
 
 pub use entry::{Action, Entry, Line, VERSION};
 pub use file::{Ledger, read};
 pub use history::{Attempt, History, Outcome};
+pub use mend::{Mended, mend};
 
 use std::io;
 use std::path::PathBuf;

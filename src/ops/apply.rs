@@ -174,6 +174,8 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     if site.ledger.seeded(&document.name).first() != Some(&release.digest()) {
         let entry = Entry::Seeded { name: document.name.clone(), release: release.digest() };
         site.ledger.append(Timestamp::now(), entry)?;
+        // Where no cluster was ever touched, names lead to what was seeded last.
+        site.reindex(None)?;
     }
     let plan = match options.mode {
         Mode::SeedOnly => None,

@@ -17,7 +17,7 @@ use crate::ledger::{Action, Entry, Ledger, LedgerError};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Event, Progress, ReleaseDocument, ReleaseName};
 use crate::seed::push::Pusher;
-use crate::store::{Store, StoreWriter, StoredRelease, git};
+use crate::store::{Store, StoreWriter, StoredRelease, Survey, git};
 
 /// A site whose lock this process holds.
 pub(super) struct Site {
@@ -54,6 +54,10 @@ impl Site {
     pub(super) fn switch_git(&self, name: &ReleaseName, active: Digest) -> Result<()> {
         let mut releases: Vec<StoredRelease> =
             self.store.releases()?.into_iter().filter(|release| release.document().name == *name).collect();
+        if !releases.iter().any(|release| release.digest() == active) {
+            // Without it another one would lead: its record cannot be read, or it is gone.
+            super::apply::known(&self.store, active)?;
+        }
         releases.sort_by_key(|release| {
             (release.digest() == active, release.document().sequence, release.ingested())
         });
@@ -125,7 +129,7 @@ impl Site {
     }
 
     /// What the last attempt of each name aimed at, `first` before all: these win tags and names.
-    fn aims(&self, first: Option<Digest>) -> Vec<Digest> {
+    pub(super) fn aims(&self, first: Option<Digest>) -> Vec<Digest> {
         let aimed = self.ledger.names().filter_map(|name| self.ledger.target(name));
         first.into_iter().chain(aimed).collect()
     }
@@ -155,9 +159,16 @@ impl Site {
         kept.extend(self.ledger.target(name));
         kept.push(also);
         let aims = self.aims(None);
-        let (mut stay, go): (Vec<_>, Vec<_>) = self
-            .store
-            .releases()?
+        let Survey { releases, damaged } = self.store.survey()?;
+        if let Some(release) = damaged.first() {
+            // Nobody knows which blobs are its own.
+            progress.warn(format!(
+                "nothing leaves the store before `fleetpack scrub`: {}",
+                chain(&release.error)
+            ));
+            return Ok(());
+        }
+        let (mut stay, go): (Vec<_>, Vec<_>) = releases
             .into_iter()
             .partition(|release| release.document().name != *name || kept.contains(&release.digest()));
         // A store without a release that stays has nothing to tell leftovers from what is to come.

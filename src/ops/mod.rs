@@ -20,6 +20,7 @@ pub mod mirrors;
 mod registry;
 pub mod render;
 pub mod rollback;
+pub mod scrub;
 pub mod serve;
 pub mod sign;
 pub mod status;

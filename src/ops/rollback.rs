@@ -141,7 +141,8 @@ fn pick_release(
     if let Some(text) = &options.to {
         return Ok(store.release(text, Some(name))?);
     }
-    let kept: Vec<Digest> = store.releases()?.iter().map(StoredRelease::digest).collect();
+    // One whose record is damaged is not passed over for an older one: it is named.
+    let kept: Vec<Digest> = store.release_digests()?.into_iter().collect();
     let Some(target) = target(name, history, &kept) else {
         return Err(Error::NoRelease {
             what: format!("the store keeps no release of `{name}` that ran before the present one"),

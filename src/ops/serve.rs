@@ -154,7 +154,8 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
     let (content, store): (Arc<dyn Content>, Option<Store>) = match &options.content {
         From::Store(path) => {
             let store = open_or_prepare(path)?;
-            (Arc::new(seed::StoreContent::new(store.clone())), Some(store))
+            let content = seed::StoreContent::new(store.clone()).telling(progress.clone());
+            (Arc::new(content), Some(store))
         }
         From::Archive { archive, keys: public } => {
             if archive == Path::new("-") {

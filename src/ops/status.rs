@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::cluster_state::{self, ClusterState};
-use super::{ClusterSettings, Result};
+use super::{ClusterSettings, Result, chain};
 use crate::ledger::{self, Attempt, Outcome};
 use crate::model::{Digest, ErrorClass, ReleaseName, ReleaseVersion};
-use crate::store::{Store, StoredRelease};
+use crate::store::{Store, StoredRelease, Survey};
 
 /// The state of a site.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +31,19 @@ pub struct Status {
     /// What the cluster says; absent where it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterState>,
+    /// Releases that cannot be read, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedState>,
+}
+
+/// A release whose record, manifest or document is damaged: nothing of it is served by name.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DamagedState {
+    /// Identity of the release.
+    pub release: Digest,
+    /// What is wrong.
+    pub why: String,
 }
 
 /// A kept release.
@@ -108,7 +121,7 @@ pub struct History {
 pub fn status(path: &Path) -> Result<Status> {
     let store = Store::open_read_only(path)?;
     let history = ledger::read(store.folder())?;
-    let mut releases = store.releases()?;
+    let Survey { mut releases, damaged } = store.survey()?;
     releases.sort_by_key(|release| (release.document().name.clone(), release.document().sequence));
     let states: Vec<ReleaseState> = releases
         .iter()
@@ -144,6 +157,10 @@ pub fn status(path: &Path) -> Result<Status> {
         unfinished: history.all_unfinished().map(|attempt| entry(attempt, &releases)).collect(),
         releases: states,
         cluster: None,
+        damaged: damaged
+            .into_iter()
+            .map(|release| DamagedState { release: release.digest, why: chain(&release.error) })
+            .collect(),
     })
 }
 
@@ -242,7 +259,7 @@ impl fmt::Display for Status {
             Some(endpoint) => write!(f, ", served at {endpoint}")?,
             None => write!(f, ", never served")?,
         }
-        if self.releases.is_empty() {
+        if self.releases.is_empty() && self.damaged.is_empty() {
             write!(f, "\n  no release yet")?;
         }
         for state in &self.releases {
@@ -263,6 +280,14 @@ impl fmt::Display for Status {
                 state.commit.get(..12).unwrap_or(&state.commit),
                 state.size / 1_000_000,
                 state.own / 1_000_000,
+            )?;
+        }
+        for damaged in &self.damaged {
+            write!(
+                f,
+                "\n! release {} is DAMAGED: {}; `fleetpack scrub` says what to do",
+                damaged.release.short(),
+                damaged.why
             )?;
         }
         for open in &self.unfinished {

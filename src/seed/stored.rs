@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::content::{Content, Opened, Snapshot};
 use crate::ledger;
-use crate::model::{Digest, ReleaseName};
+use crate::model::progress::Silent;
+use crate::model::{Digest, Progress, ReleaseName, chain};
 use crate::store::{Stamp, Store, git};
 
 /// A store that is served.
@@ -15,13 +16,21 @@ pub struct StoreContent {
     store: Store,
     /// The last snapshot, and the state of the store that it was made from.
     last: Mutex<Option<(Stamp, Arc<Snapshot>)>>,
+    /// Who hears of what in the store is damaged.
+    progress: Arc<dyn Progress>,
 }
 
 impl StoreContent {
     /// Serves `store`.
     #[must_use]
-    pub const fn new(store: Store) -> Self {
-        Self { store, last: Mutex::new(None) }
+    pub fn new(store: Store) -> Self {
+        Self { store, last: Mutex::new(None), progress: Arc::new(Silent) }
+    }
+
+    /// Says to `progress` what in the store is damaged, once for each state of the store.
+    #[must_use]
+    pub fn telling(self, progress: Arc<dyn Progress>) -> Self {
+        Self { progress, ..self }
     }
 
     /// Reads all releases. Where two give one tag different digests, the one that the ledger's last
@@ -29,7 +38,15 @@ impl StoreContent {
     fn read(&self) -> io::Result<Snapshot> {
         let history = ledger::read(self.store.folder()).map_err(io::Error::other)?;
         let targets: Vec<Digest> = history.names().filter_map(|name| history.target(name)).collect();
-        Ok(Snapshot { catalog: self.store.catalog(&targets).map_err(io::Error::other)? })
+        let (catalog, damaged) = self.store.catalog(&targets).map_err(io::Error::other)?;
+        for release in damaged {
+            self.progress.warn(format!(
+                "release `{}` is not served by name: {}; `fleetpack scrub` says what to do",
+                release.digest,
+                chain(&release.error)
+            ));
+        }
+        Ok(Snapshot { catalog })
     }
 }
 
@@ -43,7 +60,15 @@ impl Content for StoreContent {
         {
             return Ok(Arc::clone(snapshot));
         }
-        let snapshot = Arc::new(self.read()?);
+        let snapshot = match (self.read(), last.as_ref()) {
+            (Ok(snapshot), _) => Arc::new(snapshot),
+            // A ledger that is damaged while the server runs: what it led to still leads there.
+            (Err(error), Some((_, before))) => {
+                self.progress.warn(format!("what is served stays as it was: {}", chain(&error)));
+                Arc::clone(before)
+            }
+            (Err(error), None) => return Err(error),
+        };
         *last = Some((stamp, Arc::clone(&snapshot)));
         Ok(snapshot)
     }

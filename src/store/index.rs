@@ -3,12 +3,16 @@
 use std::collections::{HashMap, HashSet};
 
 use super::error::StoreError;
-use super::open::Store;
-use super::releases::StoredRelease;
+use super::open::{Store, StoreWriter, read_small};
+use super::releases::{StoredRelease, ordered};
+use super::scrub::RewrittenFile;
 use crate::archive::descriptor::{Descriptor, RefName, to_json};
 use crate::archive::index::Index;
-use crate::fsio::write_atomic;
+use crate::fsio::{limits, write_atomic};
 use crate::model::{Digest, media_type};
+
+/// Name of the file.
+const FILE: &str = "index.json";
 
 /// The list that is being made: a name leads to one manifest, and a manifest stands once for each
 /// of its names, or once without.
@@ -78,13 +82,43 @@ impl<'a> List<'a> {
 impl Store {
     /// Writes the index of `releases`, the one whose names win first.
     pub(super) fn write_index(&self, releases: &[StoredRelease]) -> Result<(), StoreError> {
-        let mut list = List::default();
-        for release in releases {
-            list.add_release(release);
-        }
-        let path = self.folder().join("index.json");
-        let mut bytes = to_json(&Index::of(list.manifests));
-        bytes.push(b'\n');
-        write_atomic(&path, &bytes).map_err(|source| StoreError::Io { what: "write", path, source })
+        let path = self.folder().join(FILE);
+        write_atomic(&path, &to_bytes(releases)).map_err(|source| StoreError::Io {
+            what: "write",
+            path,
+            source,
+        })
     }
+}
+
+impl StoreWriter {
+    /// Holds the index against the releases in the store, of which those in `first` win their names,
+    /// and writes it anew where it differs: a cut command may leave one that names other releases.
+    ///
+    /// # Errors
+    ///
+    /// When the releases cannot be read, or the index not written.
+    pub fn check_index(&self, first: &[Digest]) -> Result<Option<RewrittenFile>, StoreError> {
+        let wanted = to_bytes(&ordered(self.releases()?, first));
+        let found = read_small(&self.folder().join(FILE), wanted.len() as u64 + limits::INDEX_JSON);
+        let why = match found {
+            Ok(Some(found)) if found == wanted => return Ok(None),
+            Ok(Some(_)) => {
+                "it is not what follows from the releases (a cut command may leave it so)".to_owned()
+            }
+            Ok(None) => "it is not there".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.rewrite(FILE, &wanted, why).map(Some)
+    }
+}
+
+fn to_bytes(releases: &[StoredRelease]) -> Vec<u8> {
+    let mut list = List::default();
+    for release in releases {
+        list.add_release(release);
+    }
+    let mut bytes = to_json(&Index::of(list.manifests));
+    bytes.push(b'\n');
+    bytes
 }

@@ -10,19 +10,24 @@ mod error;
 pub mod git;
 mod index;
 mod lfs;
+mod mend;
 mod open;
 mod releases;
 mod retain;
 #[cfg(test)]
 mod samples;
+mod scrub;
 mod site_registry;
+mod uses;
 
 pub use blobs::{BlobWriter, Ingest, Ingested};
 pub use catalog::{Catalog, CatalogSource, Envelope, Referrer, SignatureBlobs};
 pub use endpoint::{Endpoint, Stamp};
 pub use error::StoreError;
 pub use lfs::{LfsCatalog, LfsLine};
+pub use mend::RebuiltRecord;
 pub use open::{FORMAT, Store, StoreWriter};
-pub use releases::StoredRelease;
+pub use releases::{DamagedRelease, StoredRelease, Survey};
 pub use retain::Retired;
+pub use scrub::{DamagedBlob, Hashed, RewrittenFile};
 pub use site_registry::RecordedRegistry;

@@ -13,7 +13,9 @@ use crate::fsio::{FolderLock, Step, limits, pass, sync_folder, write_atomic};
 
 /// The format this crate writes, and the highest it reads.
 pub const FORMAT: u64 = 1;
-const FORMAT_FILE: &str = "fleetpack-store.json";
+pub(super) const FORMAT_FILE: &str = "fleetpack-store.json";
+pub(super) const FORMAT_BYTES: &[u8] = b"{\"format\":1}\n";
+pub(super) const LAYOUT_BYTES: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}\n";
 /// What a store that was cut while it was made may hold before its format file.
 const OURS: &[&str] = &["lock", "blobs", "releases", "git", "oci-layout", "index.json", "lost+found"];
 
@@ -87,18 +89,14 @@ impl Store {
         // A process that was killed may have made the folder below and not come to this.
         let blobs = self.folder.join("blobs");
         sync_folder(&blobs).map_err(|source| StoreError::Io { what: "sync", path: blobs, source })?;
-        let write = |name: &str, content: &str| {
+        let write = |name: &str, content: &[u8]| {
             let path = self.folder.join(name);
-            write_atomic(&path, content.as_bytes()).map_err(|source| StoreError::Io {
-                what: "write",
-                path,
-                source,
-            })
+            write_atomic(&path, content).map_err(|source| StoreError::Io { what: "write", path, source })
         };
-        write("oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}\n")?;
+        write("oci-layout", LAYOUT_BYTES)?;
         self.write_index(&[])?;
         // Last: a store without this file is one that was never finished.
-        write(FORMAT_FILE, &format!("{{\"format\":{FORMAT}}}\n"))
+        write(FORMAT_FILE, FORMAT_BYTES)
     }
 
     /// The folder of the store.
@@ -153,7 +151,7 @@ impl StoreWriter {
 }
 
 /// Makes one folder durably, with those above it.
-fn make_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
     let make = || -> io::Result<()> {
         let mut absent = Vec::new();
         let mut at = Some(path);

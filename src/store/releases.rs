@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::open::{Store, StoreWriter, read_small};
 use crate::archive::{Release, document, manifest, signature};
 use crate::fsio::{limits, write_atomic};
-use crate::model::{BlobEntry, Digest, ReleaseDocument, ReleaseName};
+use crate::model::{BlobEntry, Digest, ReleaseDocument, ReleaseName, media_type};
 use crate::trust::Verified;
 
 /// Format of `releases/HEX.json`.
@@ -21,11 +21,31 @@ const FORMAT: u64 = 1;
 const SHORTEST: usize = 6;
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     format: u64,
     manifest: Digest,
-    signatures: Vec<Digest>,
-    ingested: Timestamp,
+    pub(super) signatures: Vec<Digest>,
+    pub(super) ingested: Timestamp,
+    /// Digest of the record as it is written without this field: a changed time shows. Records of
+    /// earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<Digest>,
+}
+
+impl Record {
+    fn new(manifest: Digest, signatures: Vec<Digest>, ingested: Timestamp) -> Self {
+        let record = Self { format: FORMAT, manifest, signatures, ingested, sum: None };
+        let sum = Some(record.sum());
+        Self { sum, ..record }
+    }
+
+    fn sum(&self) -> Digest {
+        let text = |digest: &Digest| digest.hex();
+        let signatures = self.signatures.iter().map(text).collect::<Vec<_>>().join(",");
+        Digest::of(
+            format!("{} {} [{signatures}] {}", self.format, self.manifest.hex(), self.ingested).as_bytes(),
+        )
+    }
 }
 
 /// A release that came in whole, its signature verified. Only this room makes one.
@@ -34,6 +54,26 @@ pub struct StoredRelease {
     document: ReleaseDocument,
     envelope: Envelope,
     ingested: Timestamp,
+    /// Signatures that came in and cannot be read any more; their sizes are not known.
+    lost: Vec<BlobEntry>,
+}
+
+/// A release of which the store has a record, and whose record, manifest or document cannot be read.
+#[derive(Debug)]
+pub struct DamagedRelease {
+    /// The digest of its manifest, by which the record is called.
+    pub digest: Digest,
+    /// What is wrong.
+    pub error: StoreError,
+}
+
+/// Every release of which the store has a record.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Those that can be read, the one that came in last first.
+    pub releases: Vec<StoredRelease>,
+    /// The others, sorted by digest.
+    pub damaged: Vec<DamagedRelease>,
 }
 
 impl StoredRelease {
@@ -70,7 +110,8 @@ impl StoredRelease {
     /// Every blob that the release needs, each once: those of its document, and its envelope.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobEntry> {
         let signatures = self.envelope.signatures.iter().flat_map(|pair| [&pair.manifest, &pair.bundle]);
-        self.document.blobs.iter().chain([&self.envelope.manifest, &self.envelope.document]).chain(signatures)
+        let envelope = [&self.envelope.manifest, &self.envelope.document];
+        self.document.blobs.iter().chain(envelope).chain(signatures).chain(&self.lost)
     }
 
     /// What a catalog is made from.
@@ -89,31 +130,45 @@ pub(super) struct Parts<'a> {
 }
 
 impl Store {
-    /// Every release that is whole in the store, the one that came in last first.
+    /// Every release of the store that can be read, the one that came in last first. One that
+    /// cannot does not stand in the way of the others; [`Store::survey`] names it.
     ///
     /// # Errors
     ///
-    /// When one of them cannot be read or is not what it was when it came in.
+    /// When the folder of records cannot be read.
     pub fn releases(&self) -> Result<Vec<StoredRelease>, StoreError> {
-        let mut releases = Vec::new();
+        Ok(self.survey()?.releases)
+    }
+
+    /// Every release of the store, and what is wrong with those that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of records cannot be read.
+    pub fn survey(&self) -> Result<Survey, StoreError> {
+        let mut survey = Survey::default();
         for digest in self.release_digests()? {
             match self.load(digest) {
-                Ok(release) => releases.push(release),
+                Ok(release) => survey.releases.push(release),
                 // A writer may drop a release while this process reads; then its file is gone.
                 Err(_) if !self.record_path(digest).exists() => {}
-                Err(error) => return Err(error),
+                Err(error) => survey.damaged.push(DamagedRelease { digest, error }),
             }
         }
-        releases.sort_by_key(|release| (std::cmp::Reverse(release.ingested), release.digest()));
-        Ok(releases)
+        survey.releases.sort_by_key(|release| (std::cmp::Reverse(release.ingested), release.digest()));
+        Ok(survey)
     }
 
     pub(super) fn record_path(&self, digest: Digest) -> PathBuf {
         self.releases_folder().join(format!("{}.json", digest.hex()))
     }
 
-    /// Digests of the releases in the store, sorted.
-    pub(super) fn release_digests(&self) -> Result<BTreeSet<Digest>, StoreError> {
+    /// Digests of the releases of which the store has a record, sorted.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of records cannot be read.
+    pub fn release_digests(&self) -> Result<BTreeSet<Digest>, StoreError> {
         let folder = self.releases_folder();
         let io = |source| StoreError::Io { what: "read", path: folder.clone(), source };
         let mut digests = BTreeSet::new();
@@ -129,8 +184,8 @@ impl Store {
         Ok(digests)
     }
 
-    /// Loads one release; its manifest and document are hashed again, for disks lie.
-    pub(super) fn load(&self, digest: Digest) -> Result<StoredRelease, StoreError> {
+    /// Reads the record of a release, and nothing that it names.
+    pub(super) fn read_record(&self, digest: Digest) -> Result<Record, StoreError> {
         let path = self.record_path(digest);
         let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
         let bytes = read_small(&path, limits::CONFIG_FILE)?
@@ -146,17 +201,36 @@ impl Store {
             let found = record.signatures.len();
             return Err(damaged(format!("{found} signatures, wanted at most {}", limits::SIGNATURES)));
         }
+        if record.sum.is_some_and(|sum| sum != record.sum()) {
+            return Err(damaged("it was changed after it was written".to_owned()));
+        }
+        Ok(record)
+    }
+
+    /// Loads one release; its manifest and document are hashed again, for disks lie. A signature
+    /// that cannot be read any more leaves it a release: it was checked when the release came in.
+    pub(super) fn load(&self, digest: Digest) -> Result<StoredRelease, StoreError> {
+        let path = self.record_path(digest);
+        let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
+        let record = self.read_record(digest)?;
         let manifest_bytes = self.read_blob(digest, limits::RELEASE_MANIFEST)?;
         let (wanted, _) =
             manifest::document_of(&manifest_bytes).map_err(|error| damaged(error.to_string()))?;
         let document = self.read_blob(wanted, limits::RELEASE_DOCUMENT)?;
-        let bundles = record
-            .signatures
-            .iter()
-            .map(|bundle| self.read_blob(*bundle, limits::SIGNATURE_BUNDLE))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (mut bundles, mut lost) = (Vec::new(), Vec::new());
+        for bundle in record.signatures {
+            match self.read_blob(bundle, limits::SIGNATURE_BUNDLE) {
+                Ok(bytes) => bundles.push(bytes),
+                Err(_) => lost.push(BlobEntry {
+                    digest: bundle,
+                    size: 0,
+                    media_type: media_type::SIGSTORE_BUNDLE.to_owned(),
+                }),
+            }
+        }
         let parts = Parts { manifest: &manifest_bytes, document: &document, bundles: &bundles };
-        assemble(parts, record.ingested).map_err(damaged)
+        let release = assemble(parts, record.ingested).map_err(damaged)?;
+        Ok(StoredRelease { lost, ..release })
     }
 
     /// The release that `text` names: a digest, at least six of its digits, a version, or
@@ -166,8 +240,8 @@ impl Store {
     ///
     /// When no release or more than one is called that.
     pub fn release(&self, text: &str, name: Option<&ReleaseName>) -> Result<StoredRelease, StoreError> {
-        let releases: Vec<_> = self
-            .releases()?
+        let Survey { releases, damaged } = self.survey()?;
+        let releases: Vec<_> = releases
             .into_iter()
             .filter(|release| name.is_none_or(|name| release.document.name == *name))
             .collect();
@@ -180,6 +254,13 @@ impl Store {
         let titles = |found: &[StoredRelease]| found.iter().map(StoredRelease::title).collect();
         let wanted: String = text.chars().filter(|c| !c.is_control()).take(120).collect();
         let (mut found, others): (Vec<_>, Vec<_>) = releases.into_iter().partition(named);
+        if found.is_empty()
+            && let Some(damaged) = damaged
+                .into_iter()
+                .find(|release| hex.len() >= SHORTEST && release.digest.hex().starts_with(hex))
+        {
+            return Err(damaged.error);
+        }
         match found.len() {
             0 => Err(StoreError::NoRelease { wanted, there: titles(&others) }),
             1 => Ok(found.remove(0)),
@@ -220,15 +301,17 @@ impl Store {
     }
 
     /// What a registry on this store answers: the releases in `first` win their tags, in that order;
-    /// then the others, from the newest to the oldest. `first` is what the ledger aims at.
+    /// then the others, from the newest to the oldest. `first` is what the ledger aims at. Releases
+    /// that cannot be read are not in it, and stand beside it.
     ///
     /// # Errors
     ///
-    /// When a release cannot be read.
-    pub fn catalog(&self, first: &[Digest]) -> Result<Catalog, StoreError> {
-        let releases = ordered(self.releases()?, first);
+    /// When the folder of records cannot be read.
+    pub fn catalog(&self, first: &[Digest]) -> Result<(Catalog, Vec<DamagedRelease>), StoreError> {
+        let Survey { releases, damaged } = self.survey()?;
+        let releases = ordered(releases, first);
         let sources: Vec<_> = releases.iter().map(StoredRelease::catalog_source).collect();
-        Ok(Catalog::build(&sources))
+        Ok((Catalog::build(&sources), damaged))
     }
 }
 
@@ -250,7 +333,8 @@ impl StoreWriter {
 
     pub(super) fn record_parts(&self, parts: Parts<'_>, now: Timestamp) -> Result<StoredRelease, StoreError> {
         let digest = Digest::of(parts.manifest);
-        let known = self.release_by_digest(digest)?;
+        // A record that cannot be read is written anew.
+        let known = self.release_by_digest(digest).ok().flatten();
         // Signatures that came in before stay; the bound on their number holds for all of them.
         let mut bundles = parts.bundles.to_vec();
         for signature in known.iter().flat_map(|release| &release.envelope.signatures) {
@@ -277,12 +361,8 @@ impl StoreWriter {
         let contents = [parts.manifest, parts.document].into_iter();
         self.put_all(contents.chain(bundles.iter().chain(&referrers).map(Vec::as_slice)))?;
         // 3. It counts from here on.
-        let record = Record {
-            format: FORMAT,
-            manifest: digest,
-            signatures: release.envelope.signatures.iter().map(|pair| pair.bundle.digest).collect(),
-            ingested,
-        };
+        let signatures = release.envelope.signatures.iter().map(|pair| pair.bundle.digest).collect();
+        let record = Record::new(digest, signatures, ingested);
         let io = |source| StoreError::Io { what: "write", path: path.clone(), source };
         let mut bytes = serde_json::to_vec(&record).map_err(|error| io(error.into()))?;
         bytes.push(b'\n');
@@ -324,7 +404,7 @@ fn assemble(parts: Parts<'_>, ingested: Timestamp) -> Result<StoredRelease, Stri
         return Err("the release manifest does not follow from its document".to_owned());
     }
     let envelope = Envelope::of(parts.manifest, parts.document, parts.bundles);
-    Ok(StoredRelease { document, envelope, ingested })
+    Ok(StoredRelease { document, envelope, ingested, lost: Vec::new() })
 }
 
 #[cfg(test)]
@@ -431,7 +511,7 @@ mod tests {
             }
             assert_eq!(index.matches(&Sample::digest("a").to_string()).count(), 1);
         }
-        let catalog = writer.catalog(&[old.release_digest()]).unwrap();
+        let (catalog, _) = writer.catalog(&[old.release_digest()]).unwrap();
         assert_eq!(catalog.resolve_tag(None, "nginx", "1").unwrap().digest, Sample::digest("old"));
     }
 

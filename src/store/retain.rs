@@ -81,7 +81,7 @@ impl Store {
     }
 
     /// Every blob in the store with the size of its file; files of other names are not ours.
-    fn blob_files(&self) -> Result<HashMap<Digest, u64>, StoreError> {
+    pub(super) fn blob_files(&self) -> Result<HashMap<Digest, u64>, StoreError> {
         let folder = self.blobs_folder();
         let io = |source| StoreError::Io { what: "read", path: folder.clone(), source };
         let mut found = HashMap::new();

@@ -10,6 +10,7 @@ mod apply_node;
 mod apply_refusals;
 mod archive;
 mod canonical;
+mod care;
 mod demo;
 mod deployers;
 mod deployers_flux;

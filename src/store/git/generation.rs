@@ -29,9 +29,9 @@ use crate::model::{BundleHeader, Digest, GitOid, GitRef, RefName, ReleaseName, R
 
 /// The format of `fleetpack-git.json`, and of what a generation holds.
 const FORMAT: u32 = 1;
-const RECORD: &str = "fleetpack-git.json";
+pub(super) const RECORD: &str = "fleetpack-git.json";
 /// A bare repository that nothing collects and that has no hooks.
-const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\thooksPath = /dev/null\n\
+pub(super) const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\thooksPath = /dev/null\n\
                       [gc]\n\tauto = 0\n";
 
 /// One kept release, as a generation needs it.
@@ -74,22 +74,55 @@ impl Generation {
 
 /// What a generation says about itself.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     format: u32,
     /// Oldest first, the active one last.
-    releases: Vec<RecordRelease>,
+    pub(super) releases: Vec<RecordRelease>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct RecordRelease {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct RecordRelease {
     version: ReleaseVersion,
-    digest: Digest,
+    pub(super) digest: Digest,
     bundle: Digest,
     commit: GitOid,
     refs: Vec<GitRef>,
     /// Name of its pack; not part of the generation's own name, which must be known before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pack: Option<String>,
+    pub(super) pack: Option<String>,
+}
+
+impl Record {
+    /// The name of the generation: it follows from all but the names of its packs.
+    fn id(&self) -> io::Result<String> {
+        let without = |release: &RecordRelease| RecordRelease { pack: None, ..release.clone() };
+        let plain = Self { format: self.format, releases: self.releases.iter().map(without).collect() };
+        Ok(Digest::of(&serde_json::to_vec(&plain)?).hex().chars().take(32).collect())
+    }
+
+    /// Reads the record of the generation at `path`, and holds it against the generation's name.
+    pub(super) fn read(path: &Path) -> Result<Self, GitStoreError> {
+        let file = path.join(RECORD);
+        let record = read_record(&file)?;
+        let found = record.id().map_err(io_error("read", &file))?;
+        if path.file_name().and_then(|name| name.to_str()) != Some(found.as_str()) {
+            return Err(GitStoreError::Record { path: file, why: format!("it is that of `{found}`") });
+        }
+        Ok(record)
+    }
+
+    /// The releases as they were given.
+    pub(super) fn given(&self) -> Vec<GenerationRelease> {
+        let release = |entry: &RecordRelease| GenerationRelease {
+            version: entry.version.clone(),
+            digest: entry.digest,
+            bundle: entry.bundle,
+            bundle_path: PathBuf::new(),
+            refs: entry.refs.clone(),
+            commit: entry.commit.clone(),
+        };
+        self.releases.iter().map(release).collect()
+    }
 }
 
 fn io_error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> GitStoreError + use<'a> {
@@ -162,8 +195,7 @@ pub fn build_generation(
             })
             .collect(),
     };
-    let bytes = serde_json::to_vec(&record).map_err(io::Error::other).map_err(io_error("describe", root))?;
-    let id = Digest::of(&bytes).hex().chars().take(32).collect::<String>();
+    let id = record.id().map_err(io_error("describe", root))?;
     let folder = root.join(name.as_str());
     make_folder_durably(root, &folder)?;
     clean(&folder)?;
@@ -190,18 +222,12 @@ pub fn build_generation(
         entry.pack = Some(take_release(release, &packs, &known, &mut peeled)?);
     }
 
-    let mut listing = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
-    for (name, target) in &references {
-        listing.extend_from_slice(format!("{target} {name}\n").as_bytes());
-        if let Some(commit) = peeled.get(target).filter(|commit| *commit != target) {
-            listing.extend_from_slice(format!("^{commit}\n").as_bytes());
-        }
-    }
+    let listing = packed_refs(&references, &peeled);
     let record =
         serde_json::to_vec_pretty(&record).map_err(io::Error::other).map_err(io_error("describe", root))?;
     for (file, bytes) in [
         ("packed-refs", listing),
-        ("HEAD", format!("ref: {}\n", head.name).into_bytes()),
+        ("HEAD", head_file(&head.name)),
         ("config", CONFIG.as_bytes().to_vec()),
         (RECORD, record),
     ] {
@@ -224,9 +250,29 @@ pub fn build_generation(
     Ok(generation)
 }
 
+/// The file of references.
+pub(super) fn packed_refs(
+    references: &BTreeMap<RefName, GitOid>,
+    peeled: &BTreeMap<GitOid, GitOid>,
+) -> Vec<u8> {
+    let mut listing = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
+    for (name, target) in references {
+        listing.extend_from_slice(format!("{target} {name}\n").as_bytes());
+        if let Some(commit) = peeled.get(target).filter(|commit| *commit != target) {
+            listing.extend_from_slice(format!("^{commit}\n").as_bytes());
+        }
+    }
+    listing
+}
+
+/// The file that names the branch in use.
+pub(super) fn head_file(branch: &RefName) -> Vec<u8> {
+    format!("ref: {branch}\n").into_bytes()
+}
+
 /// All references of a generation: those of the releases, later ones over earlier ones, and one tag
 /// that keeps each release's commit named.
-fn references(releases: &[GenerationRelease]) -> Result<BTreeMap<RefName, GitOid>, GitStoreError> {
+pub(super) fn references(releases: &[GenerationRelease]) -> Result<BTreeMap<RefName, GitOid>, GitStoreError> {
     let mut out: BTreeMap<RefName, GitOid> = BTreeMap::new();
     // Files and folders cannot share a name, and git keeps references as if they were files.
     let mut insert = |name: RefName, target: GitOid| {
@@ -302,7 +348,7 @@ fn read_record(path: &Path) -> Result<Record, GitStoreError> {
     }
 }
 
-fn is_pack_name(name: &str) -> bool {
+pub(super) fn is_pack_name(name: &str) -> bool {
     name.strip_prefix("pack-").is_some_and(|hex| hex.parse::<GitOid>().is_ok())
 }
 
@@ -348,7 +394,7 @@ fn take_release(
     Ok(name)
 }
 
-fn object_id(oid: &GitOid) -> ObjectId {
+pub(super) fn object_id(oid: &GitOid) -> ObjectId {
     ObjectId::from_hex(oid.as_str().as_bytes()).unwrap_or_else(|_| ObjectId::null(gix::hash::Kind::Sha1))
 }
 

@@ -6,12 +6,14 @@
 //! [`object`] and [`walk`] are also what the build side reads histories with, so that both sides
 //! mean the same by "everything that a reference reaches".
 
+pub mod check;
 pub mod error;
 pub mod generation;
 pub mod object;
 pub mod pack;
 pub mod walk;
 
+pub use check::{Repository, Sums, check_generation, holds, repositories};
 pub use error::GitStoreError;
 pub use generation::{
     Generation, GenerationRelease, build_generation, current, prune_generations, remove_others,
