@@ -30,7 +30,11 @@ pub(super) struct Site {
 impl Site {
     /// Opens the store for writing, and the ledger with it.
     pub(super) fn open(path: &Path, purpose: &str) -> Result<Self> {
-        let store = Store::open_or_create(path, purpose)?;
+        Self::of(Store::open_or_create(path, purpose)?)
+    }
+
+    /// The site of a store that is open already.
+    pub(super) fn of(store: StoreWriter) -> Result<Self> {
         let ledger = Ledger::open(store.folder(), store.lock())?;
         Ok(Self { store, ledger, pusher: None })
     }

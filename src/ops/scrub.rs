@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::install::Site;
 use super::{Result, archives, chain};
 use crate::archive::{self, BlobSink, BlobWrite};
-use crate::ledger::{self, Ledger};
+use crate::ledger;
 use crate::model::{BlobEntry, Digest, ErrorClass, Event, Progress, ReleaseName};
 use crate::store::{Ingest, RewrittenFile, Store, StoreError, StoreWriter, StoredRelease, Survey, git};
 
@@ -211,8 +211,7 @@ pub fn scrub(options: &Options, progress: &dyn Progress) -> Result<Report> {
     let folder = store.folder().to_owned();
     let releases = store.releases()?.len();
     if ledger_lines.is_some() {
-        let ledger = Ledger::open(store.folder(), store.lock())?;
-        let site = Site { store, ledger };
+        let site = Site::of(store)?;
         findings.mend_git(&site, broken)?;
         let first = site.aims(None);
         if let Some(file) = site.store.check_index(&first)? {
