@@ -35,6 +35,7 @@ mod oci_lies;
 mod oci_referrers;
 mod oci_tokens;
 mod odd_images;
+mod power;
 mod refusals;
 mod remote;
 mod render;
