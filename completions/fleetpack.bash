@@ -73,6 +73,9 @@ _fleetpack() {
             fleetpack,verify)
                 cmd="fleetpack__subcmd__verify"
                 ;;
+            fleetpack,watch)
+                cmd="fleetpack__subcmd__watch"
+                ;;
             fleetpack__subcmd__help,apply)
                 cmd="fleetpack__subcmd__help__subcmd__apply"
                 ;;
@@ -130,6 +133,9 @@ _fleetpack() {
             fleetpack__subcmd__help,verify)
                 cmd="fleetpack__subcmd__help__subcmd__verify"
                 ;;
+            fleetpack__subcmd__help,watch)
+                cmd="fleetpack__subcmd__help__subcmd__watch"
+                ;;
             *)
                 ;;
         esac
@@ -137,7 +143,7 @@ _fleetpack() {
 
     case "${cmd}" in
         fleetpack)
-            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history scrub serve mirrors demo completions man help"
+            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history scrub watch serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -327,7 +333,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help)
-            opts="build lock render verify inspect images sign keygen apply rollback status history scrub serve mirrors demo completions man help"
+            opts="build lock render verify inspect images sign keygen apply rollback status history scrub watch serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -593,6 +599,20 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help__subcmd__verify)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__help__subcmd__watch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1024,6 +1044,44 @@ _fleetpack() {
                     return 0
                     ;;
                 -k)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__watch)
+            opts="-q -h --store --kubeconfig --context --name --interval --once --format --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interval)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

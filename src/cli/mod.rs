@@ -28,6 +28,7 @@ mod serve;
 mod sign;
 mod status;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ enum Command {
     Status(status::Args),
     History(history::Args),
     Scrub(scrub::Args),
+    Watch(watch::Args),
     Serve(serve::Args),
     Mirrors(mirrors::Args),
     Demo(demo::Args),
@@ -149,6 +151,7 @@ fn run(command: Command, ui: &std::sync::Arc<Ui>) -> Result<ExitCode, Failure> {
         Command::Status(args) => args.run(ui),
         Command::History(args) => args.run(ui),
         Command::Scrub(args) => args.run(ui),
+        Command::Watch(args) => args.run(ui),
         Command::Serve(args) => args.run(ui),
         Command::Mirrors(args) => args.run(ui),
         Command::Demo(args) => args.run(ui),

@@ -67,6 +67,14 @@ impl Ui {
         }
     }
 
+    /// Prints `value` as JSON in one line on stdout.
+    pub fn json_line<T: serde::Serialize>(&self, value: &T) {
+        match serde_json::to_string(value) {
+            Ok(text) => self.data(&text),
+            Err(error) => self.error(&format!("cannot print a line as JSON: {error}"), None),
+        }
+    }
+
     /// Prints an error with its hint: what to do next.
     pub fn error(&self, message: &str, hint: Option<&str>) {
         self.line(Tint::Red, "error: ", message);

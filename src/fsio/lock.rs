@@ -3,8 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+
+/// The purpose of a holder that soon lets go by itself: the others wait for it.
+pub const BRIEF: &str = "watch";
+/// How long they wait, at most.
+const BRIEFLY: Duration = Duration::from_mins(2);
+/// How often they look.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// An exclusive advisory lock on a folder, held as long as the value lives. The kernel drops it
 /// with the process, so a cut never leaves a stale one.
@@ -35,7 +43,8 @@ pub enum LockError {
 }
 
 impl FolderLock {
-    /// Takes the lock of `folder` (file `lock` in it) without waiting; `purpose` tells others who holds it.
+    /// Takes the lock of `folder` (file `lock` in it); `purpose` tells others who holds it. Waits
+    /// for nobody but a holder whose purpose is [`BRIEF`], unless this is another such.
     ///
     /// # Errors
     ///
@@ -45,21 +54,35 @@ impl FolderLock {
         let io = |source| LockError::Io { path: path.clone(), source };
         let mut file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                let holder =
-                    (&file).take(200).read_to_string(&mut holder).ok().map(|_| holder.trim().to_owned());
-                return Err(LockError::Held { path, holder: holder.filter(|text| !text.is_empty()) });
+        let deadline = Instant::now() + BRIEFLY;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let holder = holder(&file);
+                    let is_brief = holder.as_ref().is_some_and(|holder| {
+                        holder.strip_prefix(BRIEF).is_some_and(|rest| rest.starts_with(','))
+                    });
+                    if !is_brief || purpose == BRIEF || Instant::now() >= deadline {
+                        return Err(LockError::Held { path, holder });
+                    }
+                    std::thread::sleep(LOOK);
+                }
+                Err(error) => return Err(io(error.into())),
             }
-            Err(error) => return Err(io(error.into())),
         }
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         writeln!(file, "{purpose}, process {}", std::process::id()).map_err(io)?;
         Ok(Self { _file: file })
     }
+}
+
+/// What the holder wrote about itself.
+fn holder(mut file: &File) -> Option<String> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(200).read_to_string(&mut text)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -74,5 +97,20 @@ mod tests {
         assert!(message.contains("held by another fleetpack (apply, process"), "{message}");
         drop(first);
         FolderLock::take(folder.path(), "gc").unwrap();
+    }
+
+    #[test]
+    fn who_holds_it_briefly_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(folder.path(), BRIEF).unwrap();
+        assert!(FolderLock::take(folder.path(), BRIEF).is_err(), "two of them do not wait for each other");
+        let waiting = std::thread::spawn({
+            let path = folder.path().to_owned();
+            move || FolderLock::take(&path, "apply").map(|_| ())
+        });
+        std::thread::sleep(LOOK * 3);
+        assert!(!waiting.is_finished());
+        drop(first);
+        waiting.join().unwrap().unwrap();
     }
 }

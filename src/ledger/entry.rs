@@ -12,7 +12,7 @@ use crate::model::{Digest, ReleaseName};
 pub const VERSION: u64 = 1;
 
 /// Kinds of entries that version 1 knows.
-const KINDS: &[&str] = &["seeded", "begin", "step", "succeed", "fail", "dropped"];
+const KINDS: &[&str] = &["seeded", "begin", "step", "succeed", "fail", "dropped", "healed"];
 
 /// What an attempt wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,23 @@ pub enum Entry {
         /// Digest of the release manifest.
         release: Digest,
     },
+    /// Objects of the active release that differed in the cluster are as they should be again.
+    Healed {
+        /// Line of releases.
+        name: ReleaseName,
+        /// Digest of the release manifest.
+        release: Digest,
+        /// The objects; the first twenty of them.
+        objects: Vec<String>,
+        /// How many more there were.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: u64,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One line of the ledger.

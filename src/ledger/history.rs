@@ -193,7 +193,7 @@ impl History {
     /// Refuses a line that makes no sense after those before.
     pub(super) fn check(&self, line: &Line) -> Result<(), String> {
         let (number, kind) = match &line.entry {
-            Entry::Seeded { .. } | Entry::Dropped { .. } => return Ok(()),
+            Entry::Seeded { .. } | Entry::Dropped { .. } | Entry::Healed { .. } => return Ok(()),
             Entry::Begin { attempt, .. } if *attempt == line.number => return Ok(()),
             Entry::Begin { attempt, .. } => {
                 return Err(format!("a `begin` with attempt {attempt} on line {}", line.number));
@@ -212,7 +212,7 @@ impl History {
     /// Takes the next line, which [`History::check`] has let pass.
     pub(super) fn push(&mut self, line: Line) {
         match &line.entry {
-            Entry::Seeded { .. } | Entry::Dropped { .. } => {}
+            Entry::Seeded { .. } | Entry::Dropped { .. } | Entry::Healed { .. } => {}
             Entry::Begin { name, action, release, from, attempt: _, reason } => {
                 // Whoever begins anew has given the cut attempt up.
                 if let Some(before) = self.last.get(name).and_then(|at| self.attempts.get_mut(*at))

@@ -25,6 +25,9 @@ pub mod serve;
 pub mod sign;
 pub mod status;
 pub mod verify;
+pub mod watch;
+pub mod watch_line;
+mod watch_memory;
 
 use std::path::PathBuf;
 

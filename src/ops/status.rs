@@ -84,7 +84,7 @@ pub struct Entry {
     pub began: String,
     /// Name of the release.
     pub name: ReleaseName,
-    /// What it was: `seed`, `apply`, `rollback`, `restore`.
+    /// What it was: `seed`, `apply`, `rollback`, `restore`, `heal`.
     pub action: String,
     /// The release.
     pub release: Digest,
@@ -99,7 +99,7 @@ pub struct Entry {
     /// Why, where a reason was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Steps that were done.
+    /// Steps that were done; of a healing, the objects.
     pub steps: Vec<String>,
 }
 
@@ -210,21 +210,27 @@ pub fn history(path: &Path) -> Result<History> {
     let mut attempts: Vec<Entry> =
         history.attempts().iter().map(|attempt| entry(attempt, &releases)).collect();
     for line in history.lines() {
-        if let ledger::Entry::Seeded { name, release } = &line.entry {
-            let known = releases.iter().find(|known| known.digest() == *release);
-            attempts.push(Entry {
-                attempt: line.number,
-                began: line.time.to_string(),
-                name: name.clone(),
-                action: "seed".to_owned(),
-                release: *release,
-                version: known.map(|release| release.document().version.clone()),
-                outcome: "succeeded",
-                error: None,
-                reason: None,
-                steps: Vec::new(),
-            });
-        }
+        let (action, name, release, steps) = match &line.entry {
+            ledger::Entry::Seeded { name, release } => ("seed", name, release, Vec::new()),
+            ledger::Entry::Healed { name, release, objects, more } => {
+                let more = (*more > 0).then(|| format!("and {more} more"));
+                ("heal", name, release, objects.iter().cloned().chain(more).collect())
+            }
+            _ => continue,
+        };
+        let known = releases.iter().find(|known| known.digest() == *release);
+        attempts.push(Entry {
+            attempt: line.number,
+            began: line.time.to_string(),
+            name: name.clone(),
+            action: action.to_owned(),
+            release: *release,
+            version: known.map(|release| release.document().version.clone()),
+            outcome: "succeeded",
+            error: None,
+            reason: None,
+            steps,
+        });
     }
     attempts.sort_by_key(|entry| entry.attempt);
     Ok(History { format: 1, attempts })
@@ -332,6 +338,9 @@ impl fmt::Display for History {
             }
             if let Some(error) = &entry.error {
                 write!(f, "\n    {error}")?;
+            }
+            if entry.action == "heal" {
+                write!(f, "\n    {}", entry.steps.join(", "))?;
             }
         }
         Ok(())

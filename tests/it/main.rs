@@ -54,4 +54,5 @@ mod store;
 mod submodules;
 mod support;
 mod trust;
+mod watch;
 mod yaml;
