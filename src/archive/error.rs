@@ -273,6 +273,9 @@ impl ArchiveError {
             Self::File { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "check the path, and that the medium is mounted"
             }
+            Self::File { source, .. } if crate::fsio::is_full(source) => {
+                "free some space, or name an output on another file system"
+            }
             Self::File { source, .. } if source.kind() == io::ErrorKind::Unsupported => {
                 "name an output on another file system, and copy the archive from there"
             }
@@ -284,7 +287,7 @@ impl ArchiveError {
                 "the archive was damaged or changed after it was written: copy it again from its source"
             }
             Self::Format { .. } | Self::Feature { .. } => "use a newer fleetpack",
-            Self::Sink { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Self::Sink { source, .. } if crate::fsio::is_full(source) => {
                 "free some space, then run the same command again: what was taken in stays"
             }
             Self::FileLimit { .. } => {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::space::is_full;
+
 /// The purpose of a holder that soon lets go by itself: the others wait for it.
 pub const BRIEF: &str = "watch";
 /// How long they wait, at most.
@@ -71,9 +73,16 @@ impl FolderLock {
                 Err(error) => return Err(io(error.into())),
             }
         }
-        file.set_len(0).map_err(io)?;
-        file.rewind().map_err(io)?;
-        writeln!(file, "{purpose}, process {}", std::process::id()).map_err(io)?;
+        // On a full disk the lock is held all the same; others then only do not learn by whom.
+        let tell = || {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{purpose}, process {}", std::process::id())
+        };
+        match { tell }() {
+            Err(error) if !is_full(&error) => return Err(io(error)),
+            _ => {}
+        }
         Ok(Self { _file: file })
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::{Action, Entry, FILE_NAME, History, LedgerError, Line};
-use crate::fsio::{FolderLock, Step, limits, pass, sync_folder};
+use crate::fsio::{FolderLock, Reserve, Step, is_full, limits, pass, sync_folder};
 use crate::model::{Digest, ReleaseName};
 
 /// Digest that stands in `prev` of the first line.
@@ -157,7 +157,15 @@ impl Ledger {
         self.history.check(&line).map_err(|why| LedgerError::Entry { why })?;
         let digest = Digest::of(&bytes);
         bytes.push(b'\n');
-        if let Err(source) = self.write(&bytes) {
+        let mut written = self.write(&bytes);
+        if written.as_ref().is_err_and(|error| is_full(error)) && !self.stopped {
+            // What an attempt did must be told: the store's reserve is there for that.
+            let reserve = self.path.parent().map(Reserve::of);
+            if reserve.is_some_and(|reserve| reserve.spend().unwrap_or(false)) {
+                written = self.write(&bytes);
+            }
+        }
+        if let Err(source) = written {
             return Err(LedgerError::Io { what: "write", path: self.path.clone(), source });
         }
         self.history.push(line);

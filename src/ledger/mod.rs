@@ -88,6 +88,9 @@ impl LedgerError {
             ),
             Self::Newer { .. } => Some("use the fleetpack that last wrote this store, or a newer one".to_owned()),
             Self::Stopped { .. } => Some("free space or repair the disk, then run the same command again".to_owned()),
+            Self::Io { source, .. } if crate::fsio::is_full(source) => {
+                Some("free some space, then run the same command again".to_owned())
+            }
             Self::Io { .. } | Self::Entry { .. } => None,
         }
     }

@@ -21,7 +21,7 @@ use crate::ledger::{self, Action, Entry};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, SiteRegistry};
 use crate::seed::push::PushReport;
-use crate::store::{Store, StoreError, StoredRelease};
+use crate::store::{Beside, Store, StoreError, StoredRelease};
 
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -187,6 +187,7 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
         // The work is done; this is no reason to call it failed.
         progress.warn(format!("what was to leave the store is still there: {}", chain(&error)));
     }
+    site.keep_reserve(progress.as_ref());
     Ok(Report {
         format: 1,
         done: if plan.is_some() { "installed" } else { "seeded" },
@@ -233,6 +234,9 @@ pub(super) fn known(store: &Store, digest: Digest) -> Result<StoredRelease> {
     })
 }
 
+/// Files and folders of one generation of a repository, its packs included.
+const FILES_OF_REPOSITORY: usize = 20;
+
 /// Takes the archive into the store: blobs, the record of the release, Git.
 fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result<(StoredRelease, u64, u64)> {
     let Opened { release, source } = opened;
@@ -248,7 +252,18 @@ fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result
         .into_iter()
         .filter(|other| other.document().name != release.document.name || Some(other.digest()) == active);
     let keep: Vec<Digest> = others.map(|release| release.digest()).collect();
-    site.store.check_space(&release.document.blobs, bundle.saturating_mul(2), &keep)?;
+    let head = release.manifest.len() + release.document_bytes.len();
+    let signatures: usize = release.signatures.iter().map(Vec::len).sum();
+    let beside = Beside {
+        // The index lists each image of each kept release once or twice; the document is larger.
+        bytes: bundle.saturating_mul(2).saturating_add(2 * (head + signatures) as u64),
+        files: (bundles.len() * FILES_OF_REPOSITORY + 2 * release.signatures.len()) as u64,
+    };
+    site.store.check_space(&release.document.blobs, beside, &keep)?;
+    site.store
+        .reserve()
+        .keep()
+        .map_err(|error| Error::io("keep room aside in", site.store.folder(), error))?;
     let sink = site.store.ingest();
     let streamed = archives::stream(source, &release, &sink, "taking in", progress.as_ref())?;
     let ingested = sink.finish()?;
@@ -364,6 +379,7 @@ async fn restore(
     progress: &Arc<dyn Progress>,
 ) -> Result<String> {
     let prior = known(&site.store, before)?;
+    site.store.make_room();
     site.switch_git(&prior.document().name, before)?;
     let reason = Some(format!("{failed} did not take"));
     let change = Change { action: Action::Restore, release: &prior, reason, timeout };

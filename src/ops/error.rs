@@ -242,6 +242,9 @@ impl Error {
         match self {
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::AlreadyExists => Some("choose another name; nothing is ever replaced".into()),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("free some space, then run the same command again".into())
+                }
                 io::ErrorKind::PermissionDenied => Some("check who owns it, or run as a user who may".into()),
                 _ => None,
             },

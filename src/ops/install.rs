@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::{Error, Result, chain};
 use crate::apply::{self, Cluster, PlanOptions, ReleaseObjects, StepSink};
 use crate::archive::rendered;
+use crate::fsio::Reserve;
 use crate::ledger::{Action, Entry, Ledger, LedgerError};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Event, Progress, ReleaseDocument, ReleaseName};
@@ -43,6 +44,17 @@ impl Site {
     pub(super) fn open_existing(path: &Path, purpose: &str) -> Result<Self> {
         Store::open_read_only(path)?;
         Self::open(path, purpose)
+    }
+
+    /// Keeps room aside in the store for going back. Where there is none now, that is told, and the
+    /// next apply asks for it before it begins.
+    pub(super) fn keep_reserve(&self, progress: &dyn Progress) {
+        if let Err(error) = self.store.reserve().keep() {
+            let size = Reserve::size();
+            progress.warn(format!(
+                "the store has no {size} bytes left to keep aside for going back on a full disk: {error}"
+            ));
+        }
     }
 
     /// Titles of releases, for messages: a release that left the store is its short digest.
@@ -126,6 +138,7 @@ impl Site {
 
     /// Switches the served Git repository back to the active release, where there is one.
     pub(super) fn git_follows_active(&self, name: &ReleaseName) -> Result<()> {
+        self.store.make_room();
         match self.ledger.active(name).or_else(|| self.ledger.target(name)) {
             Some(active) => self.switch_git(name, active),
             None => Ok(()),

@@ -194,6 +194,8 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     };
     site.pusher = registry::pusher(&given, &site.store, &progress)?;
     let seeding = Seeding::choose(site.pusher.as_ref(), &given, &site.store)?;
+    // Going back works on a full disk, too.
+    site.store.make_room();
     site.switch_git(&name, release.digest())?;
     let running = site.running(&name, release.digest())?;
     // What the registry has lost since is pushed again.
@@ -202,6 +204,7 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
         let entry = Entry::Seeded { name: name.clone(), release: release.digest() };
         site.ledger.append(Timestamp::now(), entry)?;
         site.reindex(None)?;
+        site.keep_reserve(progress.as_ref());
         return Ok(report(&release, "seeded", None));
     }
     let connection = match asked {
@@ -218,7 +221,10 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     let change =
         Change { action: Action::Rollback, release: &release, reason: None, timeout: options.timeout };
     match install::install(&mut site, &connection, change, &progress).await {
-        Ok(plan) => Ok(report(&release, "rolledBack", Some(plan))),
+        Ok(plan) => {
+            site.keep_reserve(progress.as_ref());
+            Ok(report(&release, "rolledBack", Some(plan)))
+        }
         Err(error) => {
             if !matches!(error, Error::Install { .. }) {
                 // Nothing was changed in the cluster.

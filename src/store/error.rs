@@ -144,7 +144,7 @@ impl StoreError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(
+            Self::Io { source, .. } if crate::fsio::is_full(source) => Some(
                 "free space, or keep fewer releases (`--keep 1`); then run the same command again".to_owned(),
             ),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(

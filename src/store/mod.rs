@@ -28,6 +28,6 @@ pub use lfs::{LfsCatalog, LfsLine};
 pub use mend::RebuiltRecord;
 pub use open::{FORMAT, Store, StoreWriter};
 pub use releases::{DamagedRelease, StoredRelease, Survey};
-pub use retain::Retired;
+pub use retain::{Beside, Retired};
 pub use scrub::{DamagedBlob, Hashed, RewrittenFile};
 pub use site_registry::RecordedRegistry;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::error::StoreError;
 use crate::fsio::atomic::TEMPORARY_PREFIX;
-use crate::fsio::{FolderLock, Step, limits, pass, sync_folder, write_atomic};
+use crate::fsio::{FolderLock, Reserve, Room, Step, limits, pass, sync_folder, write_atomic};
 
 /// The format this crate writes, and the highest it reads.
 pub const FORMAT: u64 = 1;
@@ -17,7 +17,8 @@ pub(super) const FORMAT_FILE: &str = "fleetpack-store.json";
 pub(super) const FORMAT_BYTES: &[u8] = b"{\"format\":1}\n";
 pub(super) const LAYOUT_BYTES: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}\n";
 /// What a store that was cut while it was made may hold before its format file.
-const OURS: &[&str] = &["lock", "blobs", "releases", "git", "oci-layout", "index.json", "lost+found"];
+const OURS: &[&str] =
+    &["lock", "blobs", "releases", "git", "oci-layout", "index.json", "lost+found", Reserve::NAME];
 
 /// A store, to be read. What it says may change under the reader while another process writes, but
 /// no file is ever seen half written.
@@ -115,6 +116,22 @@ impl Store {
 }
 
 impl StoreWriter {
+    /// The room that is kept aside in this store.
+    #[must_use]
+    pub fn reserve(&self) -> Reserve {
+        Reserve::of(self.folder())
+    }
+
+    /// Gives the reserve back where little else is left: what is about to be written leads back to
+    /// where the site was, or makes room.
+    pub fn make_room(&self) {
+        let is_short = |room: Room| room.bytes < Reserve::size() || room.files < Reserve::files();
+        if Room::at(self.folder()).is_ok_and(is_short) {
+            // Where it cannot be given back, the step that lacks it says so.
+            let _ = self.reserve().spend();
+        }
+    }
+
     /// The lock, for what else wants proof that nobody else writes: the ledger.
     #[must_use]
     pub const fn lock(&self) -> &FolderLock {

@@ -5,18 +5,28 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use rustix::fs::statvfs;
-
 use super::error::StoreError;
 use super::open::{Store, StoreWriter};
 use super::releases::{StoredRelease, ordered};
-use crate::fsio::{Step, pass, sync_folder};
+use crate::fsio::{Reserve, Room, Step, pass, sync_folder};
 use crate::model::{BlobEntry, Digest};
 
 /// Room for what is written beside the blobs: index, release file, ledger, folders.
 const BESIDE: u64 = 4 << 20;
 /// Files that are written beside the blobs.
 const FILES_BESIDE: u64 = 32;
+
+/// What the file system writes about a file in its own books: a byte for so many.
+const BOOKS: u64 = 1024;
+
+/// What comes into the store beside blobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and folders.
+    pub files: u64,
+}
 
 /// What [`StoreWriter::retire`] has dropped.
 #[derive(Debug, Default)]
@@ -30,7 +40,8 @@ pub struct Retired {
 }
 
 impl Store {
-    /// Whether there is room for those of `blobs` that are missing, and for `extra` bytes more.
+    /// Whether there is room for those of `blobs` that are missing, for what comes `beside` them, and
+    /// for the reserve, each file in whole blocks.
     /// The error also says what dropping all releases but those in `keep` would free.
     ///
     /// # Errors
@@ -39,30 +50,28 @@ impl Store {
     pub fn check_space<'a>(
         &self,
         blobs: impl IntoIterator<Item = &'a BlobEntry>,
-        extra: u64,
+        beside: Beside,
         keep: &[Digest],
     ) -> Result<(), StoreError> {
         let wanted: Vec<&BlobEntry> = blobs.into_iter().collect();
-        let io = |source: rustix::io::Errno| StoreError::Io {
-            what: "measure",
-            path: self.folder().to_owned(),
-            source: source.into(),
-        };
-        let found = statvfs(self.folder()).map_err(io)?;
-        let block = found.f_frsize.max(1);
-        let mut needed = extra.saturating_add(BESIDE);
-        let mut files = FILES_BESIDE;
+        let io = |source| StoreError::Io { what: "measure", path: self.folder().to_owned(), source };
+        let room = Room::at(self.folder()).map_err(io)?;
+        let mut needed = beside.bytes.saturating_add(BESIDE);
+        let mut files = beside.files.saturating_add(FILES_BESIDE);
+        if !Reserve::of(self.folder()).is_kept() {
+            needed = needed.saturating_add(Reserve::size());
+            files = files.saturating_add(Reserve::files());
+        }
         for blob in wanted.iter().filter(|blob| !self.has(blob)) {
             // A file takes whole blocks. A sum of sizes from outside may be anything: too much is too much.
-            needed = needed.saturating_add(blob.size.div_ceil(block).saturating_mul(block));
-            files += 1;
+            let books = blob.size / BOOKS;
+            needed = needed.saturating_add(room.taken_by(blob.size)).saturating_add(books);
+            files = files.saturating_add(1);
         }
-        let available = found.f_bavail.saturating_mul(block);
-        let (unit, needed, available, by_bytes) = if needed > available {
-            ("bytes", needed, available, true)
-        } else if found.f_files > 0 && files > found.f_favail {
-            // A file system that makes its inodes as it goes counts none.
-            ("files", files, found.f_favail, false)
+        let (unit, needed, available, by_bytes) = if needed > room.bytes {
+            ("bytes", needed, room.bytes, true)
+        } else if files > room.files {
+            ("files", files, room.files, false)
         } else {
             return Ok(());
         };
@@ -75,7 +84,7 @@ impl Store {
             .collect();
         let mut reclaimable = 0_u64;
         for (_, size) in self.blob_files()?.into_iter().filter(|(digest, _)| !kept.contains(digest)) {
-            reclaimable = reclaimable.saturating_add(if by_bytes { size } else { 1 });
+            reclaimable = reclaimable.saturating_add(if by_bytes { room.taken_by(size) } else { 1 });
         }
         Err(StoreError::Space { path: self.folder().to_owned(), unit, needed, available, reclaimable })
     }
@@ -131,6 +140,7 @@ impl StoreWriter {
         if keep.is_empty() {
             return Err(StoreError::KeepsNothing);
         }
+        self.make_room();
         // 1. All that is kept can be read, and so is known in full.
         let kept = keep.iter().map(|digest| self.load(*digest)).collect::<Result<Vec<_>, _>>()?;
         let mut retired = Retired::default();
@@ -317,10 +327,11 @@ mod tests {
         let (one, two) = (Sample::new("shop", "1", &[]), Sample::new("shop", "2", &[]));
         one.ingest(&writer, 1);
         two.ingest(&writer, 2);
-        writer.check_space(&two.document.blobs, 1, &[]).unwrap();
+        writer.check_space(&two.document.blobs, Beside { bytes: 1, files: 1 }, &[]).unwrap();
         let blob = |size| BlobEntry { digest: Digest::of(b"far too large"), size, media_type: String::new() };
         for size in [1_u64 << 60, u64::MAX] {
-            let error = writer.check_space(&[blob(size)], 0, &[two.release_digest()]).unwrap_err();
+            let error =
+                writer.check_space(&[blob(size)], Beside::default(), &[two.release_digest()]).unwrap_err();
             assert_eq!(error.class(), ErrorClass::Failed);
             let StoreError::Space { unit: "bytes", needed, available, reclaimable, .. } = error else {
                 panic!("{error}")
@@ -329,11 +340,21 @@ mod tests {
             let dropped: u64 =
                 one.bytes.iter().filter(|(digest, _)| **digest != shared).map(|(_, b)| b.len() as u64).sum();
             assert!(needed >= size && available < needed);
-            assert_eq!(reclaimable, dropped);
+            // Small files, each of which takes a block.
+            assert!(reclaimable >= dropped && reclaimable.is_multiple_of(512), "{reclaimable} of {dropped}");
         }
         // What is there already needs no room.
         let there = blob(0);
-        assert!(writer.check_space([&there], u64::MAX, &[]).is_err());
+        let files = Beside { bytes: 0, files: u64::MAX };
+        let error = writer.check_space([&there], files, &[]);
+        assert!(
+            matches!(error, Err(StoreError::Space { unit: "files", .. })) || !counts_files(folder.path())
+        );
+        assert!(writer.check_space([&there], Beside { bytes: u64::MAX, files: 0 }, &[]).is_err());
+    }
+
+    fn counts_files(folder: &Path) -> bool {
+        Room::at(folder).unwrap().files < u64::MAX
     }
 
     fn media_type_empty() -> Digest {

@@ -16,6 +16,7 @@ mod deployers;
 mod deployers_flux;
 mod deployers_node;
 mod discovery;
+mod disk_full;
 mod documents;
 mod drift;
 mod generated;

@@ -124,6 +124,11 @@ impl GitStoreError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Io { source, .. } | Self::Pack { source: PackError::Io { source, .. }, .. }
+                if crate::fsio::is_full(source) =>
+            {
+                "free some space, then run the same command again: what was taken in stays".to_owned()
+            }
             Self::Link { path, .. } | Self::Record { path, .. } => {
                 format!("move `{}` away and apply the release again", path.display())
             }

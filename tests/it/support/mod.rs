@@ -18,4 +18,5 @@ pub mod repository;
 pub mod root;
 pub mod served;
 pub mod shop;
+pub mod steps;
 pub mod testbed;
