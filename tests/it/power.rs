@@ -166,7 +166,7 @@ fn work(worker: Worker, settings: &Settings, each: usize) -> Report {
                 let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
                 let kept =
                     std::env::temp_dir().join(format!("fleetpack-power-{}.img", repeat.replace('/', "-")));
-                let _ = std::fs::copy(folder.path().join("cut.img"), &kept);
+                let _ = cut.image(&recording.log).write(&kept);
                 format!("{}; the disk is kept as {}", text.unwrap_or_default(), kept.display())
             });
             report.add(Outcome {

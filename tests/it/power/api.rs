@@ -27,6 +27,13 @@ pub struct Call {
     body: Bytes,
 }
 
+impl Call {
+    /// Whether it removed something.
+    pub fn deletes(&self) -> bool {
+        self.method == reqwest::Method::DELETE
+    }
+}
+
 /// The way to the API server.
 pub struct Api {
     runtime: tokio::runtime::Runtime,

@@ -7,14 +7,18 @@ use fleetpack::model::{Digest, ReleaseName, media_type};
 use fleetpack::store::{Store, StoreError, StoredRelease};
 use fleetpack::{fsio, ledger};
 
-use super::disk::Cut;
+use super::api::Call;
+use super::disk::{Cut, Event};
 use super::mount::Mounted;
 use super::site::{Recording, Scenario, Site};
 use crate::support::command::{program, run};
 
 /// Cuts the power, switches it on again, and looks. Stops where something is wrong.
 pub fn survives(site: &Site, scenario: &Scenario, recording: &Recording, cut: &Cut) {
-    let file = site.depot.folder.join("cut.img");
+    // A file of its own: who looks through the loop devices of the machine keeps them a moment longer,
+    // and `mount` takes a device again that has the same file.
+    let folder = tempfile::tempdir_in(&site.depot.folder).unwrap();
+    let file = folder.path().join("cut.img");
     cut.image(&recording.log).write(&file).unwrap();
     let mounted = Mounted::mount(&file, &site.store(), site.kind);
     let mounted = mounted.unwrap_or_else(|why| panic!("the file system is not whole: {why}"));
@@ -22,6 +26,7 @@ pub fn survives(site: &Site, scenario: &Scenario, recording: &Recording, cut: &C
     site.api.restore(recording.before.iter().chain(done)).unwrap();
 
     let active = as_the_cut_left_it(site, scenario);
+    nothing_promised_is_lost(site, scenario, recording, cut);
     let server = site.serve(false);
     if let Some(release) = &active {
         served(site, release, &server.endpoint);
@@ -62,6 +67,38 @@ fn as_the_cut_left_it(site: &Site, scenario: &Scenario) -> Option<StoredRelease>
         store.complete(&release).unwrap();
     }
     active.map(|digest| store.release_by_digest(digest).unwrap().expect("the active release is there"))
+}
+
+/// What was durable before something else was done is there: the ledger tells of every change of the
+/// cluster before it is made, and what a command said at its end stays true.
+fn nothing_promised_is_lost(site: &Site, scenario: &Scenario, recording: &Recording, cut: &Cut) {
+    let happened = &recording.log.events[..cut.at];
+    let has_ended = happened.iter().any(|event| matches!(event, Event::Ended));
+    let calls: Vec<&Call> = happened
+        .iter()
+        .filter_map(
+            |event| if let Event::CallBegan(call) = event { Some(&recording.calls[*call]) } else { None },
+        )
+        .collect();
+    if calls.is_empty() && !has_ended {
+        return;
+    }
+    let history = ledger::read(&site.store()).unwrap();
+    let name = name(site);
+    if !calls.is_empty() {
+        let attempt = history.last_attempt(&name).expect("the ledger knows that the cluster is changed");
+        assert_eq!(attempt.release, site.known[scenario.then].digest, "the ledger knows to what");
+        let is_healthy = attempt.steps.iter().any(|step| step == "healthy");
+        assert!(is_healthy || !calls.iter().any(|call| call.deletes()), "pruned before it was healthy");
+    }
+    if has_ended {
+        assert_eq!(history.active(&name), Some(site.known[scenario.then].digest), "the command had ended");
+        assert_eq!(history.unfinished(&name), None, "the command had ended");
+        let releases = Store::open_read_only(&site.store()).unwrap().releases().unwrap();
+        let found: BTreeSet<&str> =
+            releases.iter().map(|release| release.document().version.as_str()).collect();
+        assert_eq!(found, scenario.kept.iter().copied().collect(), "releases when the command had ended");
+    }
 }
 
 /// Every blob is what its name says, every release complete, every repository whole.

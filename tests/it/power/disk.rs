@@ -130,6 +130,8 @@ pub enum Event {
     CallBegan(usize),
     /// It was answered.
     CallEnded(usize),
+    /// The command has ended well: what it did was promised.
+    Ended,
 }
 
 /// What a disk was before a run, and everything that happened in it.
@@ -180,7 +182,7 @@ impl Cut {
     /// The cut of this kind that `dice` choose.
     pub fn choose(kind: Kind, log: &Log, mut dice: Dice) -> Self {
         let wanted = |event: &Event| match kind {
-            Kind::Failpoint => matches!(event, Event::Step(_)),
+            Kind::Failpoint => matches!(event, Event::Step(_) | Event::Ended),
             Kind::Torn => matches!(event, Event::Write(..)),
             Kind::Anywhere | Kind::Lost => true,
         };
@@ -193,7 +195,8 @@ impl Cut {
 
     /// The `nth` of `of` cuts that are spread over all failpoints.
     pub fn at_failpoint(log: &Log, nth: usize, of: usize, dice: Dice) -> Self {
-        let steps = log.events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Step(_)));
+        let steps =
+            log.events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Step(_) | Event::Ended));
         let places: Vec<usize> = steps.map(|(at, _)| at + 1).collect();
         assert!(!places.is_empty(), "no failpoint was passed");
         let mut start = dice.clone();

@@ -41,7 +41,7 @@ fn what_was_synced_survives_and_what_was_not_may_be_lost() {
             let kinds = [Kind::Failpoint, Kind::Lost, Kind::Anywhere, Kind::Torn];
             let dice = Dice::new(number, kind.name());
             let cut = Cut::choose(kinds[usize::try_from(number % 4).unwrap()], &log, dice);
-            let image = folder.path().join("cut.img");
+            let image = folder.path().join(format!("cut-{number}.img"));
             cut.image(&log).write(&image).unwrap();
             let _mounted = Mounted::mount(&image, &at, kind).unwrap();
             let has = |name: &str| fs::read(at.join(name)).is_ok_and(|found| found == bytes);

@@ -44,7 +44,7 @@ impl Report {
                 Event::Write(..) => 1,
                 Event::Flush => 2,
                 Event::CallBegan(_) => 3,
-                Event::CallEnded(_) => continue,
+                Event::CallEnded(_) | Event::Ended => continue,
             };
             counts[at] += 1;
         }

@@ -9,7 +9,7 @@ use fleetpack::model::Digest;
 use fleetpack::store::Store;
 
 use super::api::{Api, Call};
-use super::disk::{Dice, Disk, Image, Log};
+use super::disk::{Dice, Disk, Event, Image, Log};
 use super::fuse::Recorder;
 use super::mount::{FileSystem, Mounted, keep};
 use super::points::Points;
@@ -281,6 +281,7 @@ impl Site {
         self.points.note(Some(Arc::clone(&disk)), noise);
         let server = self.serve(true);
         run(&mut self.command(scenario.act, true)).ok();
+        disk.happened(Event::Ended);
         let (code, _) = server.stop();
         assert_eq!(code, Some(0), "serve");
         let log = disk.recorded();
