@@ -7,16 +7,12 @@
 const BLOCK: usize = 16;
 /// Blocks of equal hash that are tried; keeps runs of zeros from costing the square of their length.
 const TRIES: usize = 8;
+/// A shared beginning or end of at least this many bytes is worth the instruction that copies it.
+const WORTH: usize = 8;
 /// Longest copy that one instruction holds in every reader of version 2 packs.
 const MAX_COPY: usize = 0x1_0000;
 /// Longest insertion that one instruction holds.
 const MAX_INSERT: usize = 127;
-
-/// What deltas are made of. Its blocks are indexed when the first delta is asked for.
-pub struct Base {
-    data: Vec<u8>,
-    index: Option<Index>,
-}
 
 /// The blocks of a base, findable by content.
 struct Index {
@@ -64,7 +60,7 @@ impl Index {
         for _ in 0..TRIES {
             let Some(block) = number.checked_sub(1) else { break };
             let from = block as usize * BLOCK;
-            let length = base[from..].iter().zip(wanted).take_while(|(a, b)| a == b).count();
+            let length = common(&base[from..], wanted);
             if length >= BLOCK && best.is_none_or(|(_, longest)| length > longest) {
                 best = Some((from, length));
             }
@@ -74,52 +70,72 @@ impl Index {
     }
 }
 
-impl Base {
-    /// A base of `data`, which must be shorter than 4 GiB.
-    #[must_use]
-    pub const fn new(data: Vec<u8>) -> Self {
-        Self { data, index: None }
-    }
+/// How many bytes both begin with.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let mut words = a.chunks_exact(8).zip(b.chunks_exact(8));
+    let whole = 8 * words.position(|(a, b)| a != b).unwrap_or_else(|| a.len().min(b.len()) / 8);
+    whole + a[whole..].iter().zip(&b[whole..]).take_while(|(a, b)| a == b).count()
+}
 
-    /// Length of the base.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.data.len()
-    }
+/// How many bytes both end with.
+fn common_end(a: &[u8], b: &[u8]) -> usize {
+    let mut words = a.rchunks_exact(8).zip(b.rchunks_exact(8));
+    let whole = 8 * words.position(|(a, b)| a != b).unwrap_or_else(|| a.len().min(b.len()) / 8);
+    let rest = |bytes: &[u8]| bytes.len() - whole;
+    let (a, b) = (&a[..rest(a)], &b[..rest(b)]);
+    whole + a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
+}
 
-    /// The delta that makes `target` of the base; none when it would be longer than `limit`.
-    #[must_use]
-    pub fn delta(&mut self, target: &[u8], limit: usize) -> Option<Vec<u8>> {
-        let base = self.data.as_slice();
-        let index = self.index.get_or_insert_with(|| Index::new(base));
-        let mut out = Vec::with_capacity(limit.min(target.len()));
-        size(&mut out, base.len());
-        size(&mut out, target.len());
-        let mut at = 0;
-        let mut pending = 0;
-        while at < target.len() {
-            if out.len() + (at - pending) > limit {
-                return None;
-            }
-            let Some((mut from, mut length)) = index.find(base, target, at) else {
-                at += 1;
-                continue;
-            };
-            // The match may have begun before the block that gave it away.
-            let mut start = at;
-            while start > pending && from > 0 && target[start - 1] == base[from - 1] {
-                start -= 1;
-                from -= 1;
-                length += 1;
-            }
-            insert(&mut out, &target[pending..start]);
-            copy(&mut out, from, length);
-            at = start + length;
-            pending = at;
+/// The delta that makes `target` of `base`; none when it would be longer than `limit`. `base` is shorter
+/// than 4 GiB.
+///
+/// Most versions of a file share their beginning and their end. Only what lies between is looked
+/// through, and only in what lies between in the base.
+#[must_use]
+pub fn delta(base: &[u8], target: &[u8], limit: usize) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(limit.min(target.len()).min(4096));
+    size(&mut out, base.len());
+    size(&mut out, target.len());
+    let begin = Some(common(base, target)).filter(|length| *length >= WORTH).unwrap_or(0);
+    let end = common_end(&base[begin..], &target[begin..]);
+    let end = Some(end).filter(|length| *length >= WORTH).unwrap_or(0);
+    copy(&mut out, 0, begin);
+    let (left, wanted) = (&base[..base.len() - end], &target[..target.len() - end]);
+    between(&mut out, left, wanted, begin, limit)?;
+    copy(&mut out, left.len(), end);
+    (out.len() <= limit).then_some(out)
+}
+
+/// Makes `target` from `begin` on of `base` from `begin` on; none when `out` grows longer than `limit`.
+fn between(out: &mut Vec<u8>, base: &[u8], target: &[u8], begin: usize, limit: usize) -> Option<()> {
+    let part = &base[begin..];
+    if part.len() < BLOCK || target.len() - begin < BLOCK {
+        insert(out, &target[begin..]);
+        return (out.len() <= limit).then_some(());
+    }
+    let index = Index::new(part);
+    let mut at = begin;
+    let mut pending = begin;
+    while at < target.len() {
+        if out.len() + (at - pending) > limit {
+            return None;
         }
-        insert(&mut out, &target[pending..]);
-        (out.len() <= limit).then_some(out)
+        let Some((mut from, mut length)) = index.find(part, target, at) else {
+            at += 1;
+            continue;
+        };
+        // The match may have begun before the block that gave it away.
+        let earlier = common_end(&part[..from], &target[pending..at]);
+        from -= earlier;
+        length += earlier;
+        let start = at - earlier;
+        insert(out, &target[pending..start]);
+        copy(out, begin + from, length);
+        at = start + length;
+        pending = at;
     }
+    insert(out, &target[pending..]);
+    Some(())
 }
 
 fn size(out: &mut Vec<u8>, mut value: usize) {
@@ -239,9 +255,13 @@ mod tests {
             (&zeros, &[&zeros[..], &[1], &zeros].concat()),
             (&base[..20].to_vec(), &base),
             (&base[..15].to_vec(), &base[..15].to_vec()),
+            (&base[..9].to_vec(), &[&base[..9], &base[..9]].concat()),
+            (&[&base[..9], &base[..9]].concat(), &base[..9].to_vec()),
+            (&base[..40].to_vec(), &[&base[..25], &base[20..40]].concat()),
+            (&[&base[..25], &base[20..40]].concat(), &base[..40].to_vec()),
         ] {
-            let delta = Base::new(base.clone()).delta(target, usize::MAX).unwrap();
-            assert_eq!(&apply(base, &delta), target);
+            let made = delta(base, target, usize::MAX).unwrap();
+            assert_eq!(&apply(base, &made), target);
         }
     }
 
@@ -250,7 +270,7 @@ mod tests {
         let base = noise(200_000, 1);
         let mut edited = base.clone();
         edited[100_000] ^= 1;
-        assert!(Base::new(base.clone()).delta(&edited, 1_000).unwrap().len() < 100);
-        assert_eq!(Base::new(base.clone()).delta(&noise(200_000, 3), 100_000), None);
+        assert!(delta(&base, &edited, 1_000).unwrap().len() < 100);
+        assert_eq!(delta(&base, &noise(200_000, 3), 100_000), None);
     }
 }

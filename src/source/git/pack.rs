@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use gix::ObjectId;
 use gix::objs::Kind;
 
-use super::delta::Base;
+use super::delta;
 use super::{GitError, OdbObjects, Repository, from_oid};
 use crate::store::git::walk;
 
@@ -167,7 +167,7 @@ impl Drop for Closing<'_> {
 
 /// An object that may be a base.
 struct Candidate {
-    base: Base,
+    data: Vec<u8>,
     /// Its number in the chunk.
     at: usize,
     depth: usize,
@@ -237,7 +237,7 @@ impl<'a> Worker<'a> {
             if self.window.len() == WINDOW {
                 self.window.pop_front();
             }
-            self.window.push_back(Candidate { base: Base::new(data), at, depth });
+            self.window.push_back(Candidate { data, at, depth });
         }
         Ok(packed)
     }
@@ -245,19 +245,19 @@ impl<'a> Worker<'a> {
     /// The delta that the rule chooses for object number `at`, or the one that it chose before.
     fn delta(&mut self, data: &[u8], at: usize, known: Option<u16>) -> Option<Delta> {
         let mut best: Option<Delta> = None;
-        for candidate in self.window.iter_mut().rev() {
+        for candidate in self.window.iter().rev() {
             let back = u16::try_from(at - candidate.at).ok()?;
             if known.is_some_and(|known| known != back) || candidate.depth >= DEPTH {
                 continue;
             }
             // The next must be shorter; a tie goes to the nearer.
             let limit = best.as_ref().map_or(data.len() / 2, |best| best.bytes.len() - 1);
-            let length = candidate.base.len();
+            let length = candidate.data.len();
             // What the base lacks must be spelled out, and one much longer has little in common.
             if data.len() / 32 >= length || data.len().saturating_sub(length) >= limit {
                 continue;
             }
-            if let Some(bytes) = candidate.base.delta(data, limit) {
+            if let Some(bytes) = delta::delta(&candidate.data, data, limit) {
                 let good = bytes.len() <= data.len() / GOOD;
                 best = Some(Delta { back, depth: candidate.depth + 1, bytes });
                 if good {
