@@ -119,7 +119,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l registry -
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l timeout -d 'How long the release may take to become healthy' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l keep -d 'Releases to keep complete in the store, the active one included' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l allow-downgrade -d 'Install a release that is older than the active one, for the reason given; the ledger keeps it' -r
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l format -d 'How to print the result' -r -f -a "text\t'For people'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l format -d 'How to print the result; `json` tells the course too, one object a line, the report last' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l dry-run -d 'Print what would change in the cluster, and change nothing, neither there nor in the store'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand apply" -l seed-only -d 'Stop when every image and the commit can be had from the endpoint; leave the cluster alone'
@@ -134,7 +134,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l context
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l registry -d 'Push to this registry of the site\'s own, below the prefix, instead of having nodes pull from `fleetpack serve` [default: the one that the store remembers]. Credentials, certificates and `insecure` come from where skopeo and podman look for them' -r
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l timeout -d 'How long the release may take to become healthy' -r
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l format -d 'How to print the result' -r -f -a "text\t'For people'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l format -d 'How to print the result; `json` tells the course too, one object a line, the report last' -r -f -a "text\t'For people'
 json\t'For programs: one JSON document with a `format` number'"
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l dry-run -d 'Print what would change in the cluster, and change nothing'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand rollback" -l seed-only -d 'Leave the cluster alone: Git and tags lead to the release again (for sites whose cluster takes releases from the store by itself)'

@@ -442,7 +442,8 @@ impl Looker<'_> {
 }
 
 impl Observed {
-    fn would_change(&self) -> bool {
+    /// Whether applying it changes something, as far as the dry run could tell.
+    pub(super) fn would_change(&self) -> bool {
         match (&self.live, &self.trial) {
             (Some(live), Trial::Result { value, .. }) => {
                 without_server_fields(live) != without_server_fields(value)

@@ -39,6 +39,10 @@ const LOG_LINES: usize = 3;
 const TOLD: usize = 50;
 /// Objects that the report explains.
 const EXPLAINED: usize = 20;
+/// Looks, and the pause between them, at containers without a readiness probe once they run: one that
+/// crashes at its start counts as ready for a moment.
+const LOOKS_AGAIN: u32 = 2;
+const SETTLE: Duration = Duration::from_millis(1500);
 /// Polls in a row that must say that an object failed: a controller may be about to replace it.
 const FAILED_POLLS: u32 = 2;
 
@@ -205,11 +209,19 @@ async fn until(
     progress.event(Event::Start { title, bytes: None });
     let mut pause = FIRST_PAUSE;
     let mut failed_polls = 0;
+    let looks_again = if watch.may_crash() { LOOKS_AGAIN } else { 0 };
+    let mut good_polls = 0;
     loop {
         watch.poll().await;
         let unready = watch.unready();
         let waited = begun.elapsed();
-        if unready.is_empty() && watch.unreachable.is_none() {
+        let is_good = unready.is_empty() && watch.unreachable.is_none();
+        good_polls = if is_good { good_polls + 1 } else { 0 };
+        if is_good && good_polls <= looks_again {
+            tokio::time::sleep(SETTLE).await;
+            continue;
+        }
+        if is_good {
             let seconds = waited.as_secs();
             let summary = match &watch.before {
                 Some(before) => format!("{total} of {total} objects ready after {seconds} s: {before}"),
@@ -299,6 +311,18 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Whether pods of a workload that this release changes say nothing of their readiness.
+    fn may_crash(&self) -> bool {
+        let watched = self.groups.iter().flat_map(|(_, _, members)| members);
+        watched.map(|at| &self.seen.objects[*at]).any(|observed| {
+            let Desired { id, value, .. } = &observed.desired;
+            let containers = value["spec"]["template"]["spec"]["containers"].as_array();
+            id.group() == "apps"
+                && containers.into_iter().flatten().any(|container| container.get("readinessProbe").is_none())
+                && observed.would_change()
+        })
+    }
+
     /// Asks for every group once. What cannot be asked keeps the health it had.
     async fn poll(&mut self) {
         self.unreachable = None;
@@ -380,6 +404,8 @@ impl<'a> Watch<'a> {
             if details.is_empty() {
                 details = trouble::events(self.cluster, id.namespace.as_deref(), &id.kind, &id.name).await;
             }
+            // Of a bare pod the message says it already.
+            details.retain(|detail| !detail.ends_with(&of.message));
             let mut log = Vec::new();
             if let Some(crashed) = troubles.iter().find(|trouble| trouble.crashed) {
                 log = trouble::last_lines(self.cluster, crashed).await;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lines;
 use super::settings::{self, ClusterArgs, RegistryArgs, StoreArgs};
 use super::ui::{Failure, Format, Ui};
 use crate::ops;
@@ -48,7 +49,7 @@ pub struct Args {
     /// Install a release that is older than the active one, for the reason given; the ledger keeps it.
     #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     allow_downgrade: Option<String>,
-    /// How to print the result.
+    /// How to print the result; `json` tells the course too, one object a line, the report last.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -76,11 +77,8 @@ impl Args {
             keep: usize::from(self.keep),
             allow_downgrade: self.allow_downgrade,
         };
-        let report = settings::runtime()?.block_on(ops::apply::apply(options, ui.clone()))?;
-        match self.format {
-            Format::Json => ui.json(&report),
-            Format::Text => ui.data(&report.to_string()),
-        }
+        let is_short = options.mode != ops::apply::Mode::Install;
+        lines::told(ui, self.format, is_short, |progress| ops::apply::apply(options, progress))?;
         Ok(ExitCode::SUCCESS)
     }
 }

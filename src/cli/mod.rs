@@ -18,6 +18,7 @@ mod images;
 mod inputs;
 mod inspect;
 mod keygen;
+mod lines;
 mod lock;
 mod man;
 mod mirrors;
@@ -28,6 +29,7 @@ mod serve;
 mod sign;
 mod status;
 mod verify;
+mod waiting;
 mod watch;
 
 use std::process::ExitCode;

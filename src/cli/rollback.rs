@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lines;
 use super::settings::{self, ClusterArgs, RegistryArgs, StoreArgs};
 use super::ui::{Failure, Format, Ui};
 use crate::model::ReleaseName;
@@ -39,7 +40,7 @@ pub struct Args {
     /// How long the release may take to become healthy.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = settings::duration)]
     timeout: Duration,
-    /// How to print the result.
+    /// How to print the result; `json` tells the course too, one object a line, the report last.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -59,11 +60,8 @@ impl Args {
             registries: settings::registry_settings(),
             timeout: self.timeout,
         };
-        let report = settings::runtime()?.block_on(ops::rollback::rollback(options, ui.clone()))?;
-        match self.format {
-            Format::Json => ui.json(&report),
-            Format::Text => ui.data(&report.to_string()),
-        }
+        let is_short = options.dry_run || options.seed_only;
+        lines::told(ui, self.format, is_short, |progress| ops::rollback::rollback(options, progress))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -6,10 +6,13 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::model::{ErrorClass, Event, Progress};
+use super::waiting::{self, Told};
+
+use crate::model::{ErrorClass, Event, Progress, Waiting};
 
 /// How a command's result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -26,7 +29,46 @@ pub struct Ui {
     quiet: bool,
     colour: bool,
     bars: bool,
-    bar: Mutex<Option<ProgressBar>>,
+    bar: Mutex<Option<Live>>,
+    told: Mutex<Told>,
+}
+
+/// The lines at the bottom of a terminal that are drawn anew: the phase's, and below it one for each
+/// line of the table of what is waited for.
+#[derive(Clone)]
+struct Live {
+    all: MultiProgress,
+    bar: ProgressBar,
+    table: Vec<ProgressBar>,
+}
+
+impl Live {
+    fn new(bar: ProgressBar) -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        Self { bar: all.add(bar), all, table: Vec::new() }
+    }
+
+    /// Shows `lines` below the phase's own.
+    fn show(&mut self, lines: &[String]) {
+        for row in self.table.drain(lines.len().min(self.table.len())..) {
+            row.finish_and_clear();
+            self.all.remove(&row);
+        }
+        while self.table.len() < lines.len() {
+            let row = self.all.add(ProgressBar::new_spinner());
+            let style = ProgressStyle::with_template("{wide_msg}");
+            row.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            self.table.push(row);
+        }
+        for (row, line) in self.table.iter().zip(lines) {
+            row.set_message(one_line(line));
+        }
+    }
+
+    fn clear(mut self) {
+        self.show(&[]);
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Tints of status lines.
@@ -42,7 +84,13 @@ impl Ui {
     #[must_use]
     pub fn new(quiet: bool, no_color: bool) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { quiet, colour: terminal && !no_color, bars: terminal && !quiet, bar: Mutex::new(None) }
+        Self {
+            quiet,
+            colour: terminal && !no_color,
+            bars: terminal && !quiet,
+            bar: Mutex::default(),
+            told: Mutex::default(),
+        }
     }
 
     /// Writes `text` and a newline to stdout. A reader that went away is not an error.
@@ -95,36 +143,61 @@ impl Ui {
         });
     }
 
-    /// Runs `print` with the bar out of the way.
+    /// Runs `print` with the bar and the table out of the way.
     fn suspended(&self, print: impl FnOnce()) {
-        let bar = self.bar.lock().ok().and_then(|bar| bar.clone());
-        match bar {
-            Some(bar) => bar.suspend(print),
+        let live = self.bar.lock().ok().and_then(|live| live.as_ref().map(|live| live.all.clone()));
+        match live {
+            Some(live) => live.suspend(print),
             None => print(),
         }
     }
 
     fn set_bar(&self, bar: Option<ProgressBar>) {
         if let Ok(mut slot) = self.bar.lock()
-            && let Some(old) = std::mem::replace(&mut *slot, bar)
+            && let Some(old) = slot.take()
         {
-            old.finish_and_clear();
+            old.clear();
+        }
+        if let (Ok(mut slot), Some(bar)) = (self.bar.lock(), bar) {
+            *slot = Some(Live::new(bar));
         }
     }
 
     fn with_bar(&self, act: impl FnOnce(&ProgressBar)) {
         if let Ok(slot) = self.bar.lock()
-            && let Some(bar) = slot.as_ref()
+            && let Some(live) = slot.as_ref()
         {
-            act(bar);
+            act(&live.bar);
         }
     }
 
-    fn start(&self, title: String, bytes: Option<u64>) {
+    /// What is waited for: on a terminal the table, elsewhere what is new of it.
+    fn waiting(&self, waiting: &Waiting) {
+        if self.bars {
+            if let Ok(mut slot) = self.bar.lock()
+                && let Some(live) = slot.as_mut()
+            {
+                let Waiting { ready, total, seconds, left, .. } = waiting;
+                live.bar.set_message(format!("{ready} of {total} ready, {seconds} s gone, {left} s left"));
+                live.show(&waiting::table(waiting));
+            }
+            return;
+        }
+        let lines = match self.told.lock() {
+            Ok(mut told) if !self.quiet => told.lines(waiting, Instant::now()),
+            _ => Vec::new(),
+        };
+        for line in lines {
+            self.line(Tint::Plain, "", &line);
+        }
+    }
+
+    fn start(&self, title: &str, bytes: Option<u64>) {
         if !self.bars {
             return self.set_bar(None);
         }
-        let target = ProgressDrawTarget::stderr_with_hz(10);
+        // Nothing is drawn before the bar has its place at the bottom of the terminal.
+        let target = ProgressDrawTarget::hidden();
         let (bar, template) = match bytes {
             Some(bytes) => (
                 ProgressBar::with_draw_target(Some(bytes), target),
@@ -135,19 +208,19 @@ impl Ui {
         // A template that does not parse would be a slip of ours; the default style serves then.
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.progress_chars("=> "));
-        bar.set_prefix(title);
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        bar.set_prefix(one_line(title));
         self.set_bar(Some(bar));
+        self.with_bar(|bar| bar.enable_steady_tick(Duration::from_millis(200)));
     }
 }
 
 impl Progress for Ui {
     fn event(&self, event: Event) {
         match event {
-            Event::Start { title, bytes } => self.start(title, bytes),
+            Event::Start { title, bytes } => self.start(&title, bytes),
             Event::Advance(bytes) => self.with_bar(|bar| bar.inc(bytes)),
-            Event::Item(name) => self.with_bar(|bar| bar.set_message(name)),
-            Event::Waiting(waiting) => self.with_bar(|bar| bar.set_message(waiting.to_string())),
+            Event::Item(name) => self.with_bar(|bar| bar.set_message(one_line(&name))),
+            Event::Waiting(waiting) => self.waiting(&waiting),
             Event::Finish { summary } => {
                 self.set_bar(None);
                 if !self.quiet && !summary.is_empty() {
@@ -181,6 +254,11 @@ fn printable(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
+}
+
+/// The same for one line of a table that is redrawn, where the end of a line is harmful too.
+fn one_line(text: &str) -> String {
+    printable(&text.replace(['\n', '\t'], " ")).into_owned()
 }
 
 /// An error at the edge: what to print and how to end.

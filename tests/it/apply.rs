@@ -37,8 +37,10 @@ struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Progress for Lines {
     fn event(&self, event: Event) {
-        if let Event::Item(line) | Event::Note(line) | Event::Warning(line) = event {
-            self.0.lock().unwrap().push(line);
+        match event {
+            Event::Item(line) | Event::Note(line) | Event::Warning(line) => self.0.lock().unwrap().push(line),
+            Event::Waiting(waiting) => self.0.lock().unwrap().push(waiting.to_string()),
+            _ => {}
         }
     }
 }
@@ -520,8 +522,9 @@ metadata: {name: ready, namespace: unready}
         assert!(text.contains(part), "wanted `{part}` in:\n{text}");
     }
     let said = lines.0.lock().unwrap().join("\n");
-    assert!(said.contains("2 of 4 ready; waiting for "), "{said}");
-    assert!(said.contains("(Unschedulable: no nodes available"), "{said}");
+    assert!(said.contains("2 of 4 ready after "), "{said}");
+    assert!(said.contains("; waiting for Deployment unready/web: "), "{said}");
+    assert!(said.contains(": Unschedulable: no nodes available"), "{said}");
     let status = apply::status(&api, Some(&"unready".parse().unwrap())).await.unwrap();
     assert_eq!((status[0].objects, status[0].ready), (4, 2));
 }

@@ -56,4 +56,6 @@ mod submodules;
 mod support;
 mod trust;
 mod watch;
+mod waves;
+mod waves_node;
 mod yaml;

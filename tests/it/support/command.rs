@@ -33,10 +33,21 @@ impl Ended {
         self
     }
 
-    /// Standard output as JSON.
+    /// Standard output as JSON; of JSON lines the last one.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in:\n{}", self.stdout))
+        let whole = serde_json::from_str(&self.stdout);
+        let last = self.stdout.trim_end().lines().last().unwrap_or_default();
+        whole
+            .or_else(|error| serde_json::from_str(last).map_err(|_| error))
+            .unwrap_or_else(|error| panic!("{error} in:\n{}", self.stdout))
+    }
+
+    /// Standard output as JSON lines.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        let parsed = self.stdout.lines().map(serde_json::from_str).collect::<Result<Vec<_>, _>>();
+        parsed.unwrap_or_else(|error| panic!("{error} in:\n{}", self.stdout))
     }
 }
 
