@@ -28,6 +28,9 @@ _fleetpack() {
             fleetpack,demo)
                 cmd="fleetpack__subcmd__demo"
                 ;;
+            fleetpack,gc)
+                cmd="fleetpack__subcmd__gc"
+                ;;
             fleetpack,help)
                 cmd="fleetpack__subcmd__help"
                 ;;
@@ -88,6 +91,9 @@ _fleetpack() {
             fleetpack__subcmd__help,demo)
                 cmd="fleetpack__subcmd__help__subcmd__demo"
                 ;;
+            fleetpack__subcmd__help,gc)
+                cmd="fleetpack__subcmd__help__subcmd__gc"
+                ;;
             fleetpack__subcmd__help,help)
                 cmd="fleetpack__subcmd__help__subcmd__help"
                 ;;
@@ -143,7 +149,7 @@ _fleetpack() {
 
     case "${cmd}" in
         fleetpack)
-            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history scrub watch serve mirrors demo completions man help"
+            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history gc scrub watch serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -332,8 +338,34 @@ _fleetpack() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fleetpack__subcmd__gc)
+            opts="-q -h --store --keep --dry-run --format --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fleetpack__subcmd__help)
-            opts="build lock render verify inspect images sign keygen apply rollback status history scrub watch serve mirrors demo completions man help"
+            opts="build lock render verify inspect images sign keygen apply rollback status history gc scrub watch serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -389,6 +421,20 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help__subcmd__demo)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__help__subcmd__gc)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -13,6 +13,7 @@ mod apply;
 mod build;
 mod completions;
 mod demo;
+mod gc;
 mod history;
 mod images;
 mod inputs;
@@ -68,6 +69,7 @@ enum Command {
     Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
+    Gc(gc::Args),
     Scrub(scrub::Args),
     Watch(watch::Args),
     Serve(serve::Args),
@@ -152,6 +154,7 @@ fn run(command: Command, ui: &std::sync::Arc<Ui>) -> Result<ExitCode, Failure> {
         Command::Rollback(args) => args.run(ui),
         Command::Status(args) => args.run(ui),
         Command::History(args) => args.run(ui),
+        Command::Gc(args) => args.run(ui),
         Command::Scrub(args) => args.run(ui),
         Command::Watch(args) => args.run(ui),
         Command::Serve(args) => args.run(ui),

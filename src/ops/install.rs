@@ -3,7 +3,7 @@
 //!
 //! Bracketed in the ledger: begin, a step for each stage, then succeed or fail.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::ledger::{Action, Entry, Ledger, LedgerError};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Event, Progress, ReleaseDocument, ReleaseName};
 use crate::seed::push::Pusher;
-use crate::store::{Store, StoreWriter, StoredRelease, Survey, git};
+use crate::store::{Store, StoreWriter, StoredRelease, git};
 
 /// A site whose lock this process holds.
 pub(super) struct Site {
@@ -154,57 +154,6 @@ impl Site {
     /// Writes the store's index anew in the order in which `serve` resolves tags.
     pub(super) fn reindex(&self, first: Option<Digest>) -> Result<()> {
         Ok(self.store.reindex(&self.aims(first))?)
-    }
-
-    /// Keeps the releases of `name` that last ran, `keep` of them, the one that the last attempt
-    /// aimed at (it may run, whole or in parts), and `also`; drops the others, and all blobs that
-    /// no kept release needs but those in `spare`, which are about to be asked for.
-    pub(super) fn retain(
-        &mut self,
-        name: &ReleaseName,
-        keep: usize,
-        also: Digest,
-        spare: &HashSet<Digest>,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let mut ran = self.ledger.ran(name);
-        if ran.is_empty() {
-            // A site whose cluster takes releases from the store by itself: what was seeded counts.
-            ran = self.ledger.seeded(name);
-        }
-        let mut kept: Vec<Digest> = ran.into_iter().take(keep.max(1)).collect();
-        kept.extend(self.ledger.target(name));
-        kept.push(also);
-        let aims = self.aims(None);
-        let Survey { releases, damaged } = self.store.survey()?;
-        if let Some(release) = damaged.first() {
-            // Nobody knows which blobs are its own.
-            progress.warn(format!(
-                "nothing leaves the store before `fleetpack scrub`: {}",
-                chain(&release.error)
-            ));
-            return Ok(());
-        }
-        let (mut stay, go): (Vec<_>, Vec<_>) = releases
-            .into_iter()
-            .partition(|release| release.document().name != *name || kept.contains(&release.digest()));
-        // A store without a release that stays has nothing to tell leftovers from what is to come.
-        if stay.is_empty() || (go.is_empty() && self.store.unneeded(&stay, spare)?.is_empty()) {
-            return Ok(());
-        }
-        // The ledger says it first: whoever reads it after a cut does not count on a release
-        // that may be half gone.
-        for release in &go {
-            self.ledger
-                .append(Timestamp::now(), Entry::Dropped { name: name.clone(), release: release.digest() })?;
-            progress.note(format!("{} leaves the store", release.title()));
-        }
-        stay.sort_by_key(|release| {
-            aims.iter().position(|aim| *aim == release.digest()).unwrap_or(aims.len())
-        });
-        let stay: Vec<Digest> = stay.iter().map(StoredRelease::digest).collect();
-        self.store.retire(&stay, spare)?;
-        Ok(())
     }
 }
 

@@ -6,9 +6,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::cluster_state::{self, ClusterState};
+use super::space::{Space, human};
 use super::{ClusterSettings, Result, chain};
 use crate::ledger::{self, Attempt, Outcome};
-use crate::model::{Digest, ErrorClass, ReleaseName, ReleaseVersion};
+use crate::model::{BlobEntry, Digest, ErrorClass, ReleaseName, ReleaseVersion};
 use crate::store::{Store, StoredRelease, Survey};
 
 /// The state of a site.
@@ -31,6 +32,8 @@ pub struct Status {
     /// What the cluster says; absent where it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterState>,
+    /// What the releases take, and what `gc` would free.
+    pub space: Space,
     /// Releases that cannot be read, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedState>,
@@ -121,15 +124,18 @@ pub struct History {
 pub fn status(path: &Path) -> Result<Status> {
     let store = Store::open_read_only(path)?;
     let history = ledger::read(store.folder())?;
-    let Survey { mut releases, damaged } = store.survey()?;
+    let mut survey = store.survey()?;
+    // One look at the folder of blobs serves for all releases.
+    let files = store.blob_files()?;
+    let space = Space::measure(&store, &history, &survey, &files)?;
+    let Survey { releases, damaged } = &mut survey;
     releases.sort_by_key(|release| (release.document().name.clone(), release.document().sequence));
     let states: Vec<ReleaseState> = releases
         .iter()
         .map(|release| {
-            let others = releases.iter().filter(|other| other.digest() != release.digest());
-            let shared: std::collections::HashSet<Digest> =
-                others.flat_map(|other| other.blobs().map(|blob| blob.digest)).collect();
             let document = release.document();
+            let there = |blob: &BlobEntry| files.get(&blob.digest) == Some(&blob.size);
+            let taken = space.releases.iter().find(|space| space.release == release.digest());
             ReleaseState {
                 release: release.digest(),
                 name: document.name.clone(),
@@ -138,14 +144,10 @@ pub fn status(path: &Path) -> Result<Status> {
                 commit: document.git.commit.to_string(),
                 active: history.active(&document.name) == Some(release.digest()),
                 served: history.target(&document.name) == Some(release.digest()),
-                complete: store.complete(release).is_ok(),
+                complete: release.blobs().all(there),
                 ingested: release.ingested().to_string(),
-                size: release.blobs().map(|blob| blob.size).sum(),
-                own: release
-                    .blobs()
-                    .filter(|blob| !shared.contains(&blob.digest))
-                    .map(|blob| blob.size)
-                    .sum(),
+                size: taken.map_or(0, |space| space.total),
+                own: taken.map_or(0, |space| space.own),
             }
         })
         .collect();
@@ -154,11 +156,12 @@ pub fn status(path: &Path) -> Result<Status> {
         store: store.folder().display().to_string(),
         endpoint: store.endpoint()?.map(|endpoint| endpoint.url),
         active: states.iter().filter(|state| state.active).cloned().collect(),
-        unfinished: history.all_unfinished().map(|attempt| entry(attempt, &releases)).collect(),
+        unfinished: history.all_unfinished().map(|attempt| entry(attempt, releases)).collect(),
         releases: states,
+        space,
         cluster: None,
         damaged: damaged
-            .into_iter()
+            .iter()
             .map(|release| DamagedState { release: release.digest, why: chain(&release.error) })
             .collect(),
     })
@@ -278,15 +281,18 @@ impl fmt::Display for Status {
             let complete = if state.complete { "complete" } else { "INCOMPLETE" };
             write!(
                 f,
-                "\n{mark} {} {}  {}  sequence {}  commit {}  {complete}  {} MB, {} MB of its own",
+                "\n{mark} {} {}  {}  sequence {}  commit {}  {complete}  {}, {} of its own",
                 state.name,
                 state.version,
                 state.release.short(),
                 state.sequence,
                 state.commit.get(..12).unwrap_or(&state.commit),
-                state.size / 1_000_000,
-                state.own / 1_000_000,
+                human(state.size),
+                human(state.own),
             )?;
+        }
+        if !self.releases.is_empty() {
+            write!(f, "\n{}", self.space)?;
         }
         for damaged in &self.damaged {
             write!(

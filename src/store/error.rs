@@ -158,7 +158,11 @@ impl StoreError {
                 Some("use the fleetpack that last wrote this store, or a newer one".to_owned())
             }
             Self::Damaged { .. } | Self::Incomplete { .. } | Self::NoBlob { .. } => {
-                Some("apply the archive of that release again: what is missing is written anew".to_owned())
+                Some(
+                    "take it again from an archive of that release: `fleetpack scrub --repair ARCHIVE`, or apply \
+                     the archive again"
+                        .to_owned(),
+                )
             }
             Self::Lock(LockError::Held { .. }) => {
                 Some("wait until it has ended, then run the same command again".to_owned())

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::error::StoreError;
 use super::open::{Store, StoreWriter};
-use super::releases::{StoredRelease, ordered};
+use super::releases::{StoredRelease, Survey, ordered};
+use super::scrub::measure;
 use crate::fsio::{Reserve, Room, Step, pass, sync_folder};
 use crate::model::{BlobEntry, Digest};
 
@@ -75,22 +76,55 @@ impl Store {
         } else {
             return Ok(());
         };
-        let kept: HashSet<Digest> = self
-            .releases()?
-            .iter()
-            .filter(|release| keep.contains(&release.digest()))
-            .flat_map(|release| release.blobs().map(|blob| blob.digest).collect::<Vec<_>>())
-            .chain(wanted.iter().map(|blob| blob.digest))
-            .collect();
+        let spare = wanted.iter().map(|blob| blob.digest).collect();
         let mut reclaimable = 0_u64;
-        for (_, size) in self.blob_files()?.into_iter().filter(|(digest, _)| !kept.contains(digest)) {
+        for (_, size) in self.reclaimable(keep, &spare)? {
             reclaimable = reclaimable.saturating_add(if by_bytes { room.taken_by(size) } else { 1 });
         }
         Err(StoreError::Space { path: self.folder().to_owned(), unit, needed, available, reclaimable })
     }
 
+    /// Blobs, with their sizes, that would go if the releases in `keep` alone were kept and the blobs
+    /// in `spare`. Nothing is hashed. None would go while a release cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// When a folder of the store cannot be read.
+    pub fn reclaimable(
+        &self,
+        keep: &[Digest],
+        spare: &HashSet<Digest>,
+    ) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let Survey { mut releases, damaged } = self.survey()?;
+        if !damaged.is_empty() {
+            return Ok(Vec::new());
+        }
+        releases.retain(|release| keep.contains(&release.digest()));
+        self.unneeded(&releases, spare)
+    }
+
+    /// Bytes of the Git repositories; what generations share by links counts once.
+    ///
+    /// # Errors
+    ///
+    /// When a folder cannot be read.
+    pub fn git_space(&self) -> Result<u64, StoreError> {
+        let mut sum = 0_u64;
+        for name in ["git", "submodules"] {
+            let folder = self.folder().join(name);
+            let (_, bytes) =
+                measure(&folder).map_err(|source| StoreError::Io { what: "read", path: folder, source })?;
+            sum = sum.saturating_add(bytes);
+        }
+        Ok(sum)
+    }
+
     /// Every blob in the store with the size of its file; files of other names are not ours.
-    pub(super) fn blob_files(&self) -> Result<HashMap<Digest, u64>, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// When the folder of blobs cannot be read.
+    pub fn blob_files(&self) -> Result<HashMap<Digest, u64>, StoreError> {
         let folder = self.blobs_folder();
         let io = |source| StoreError::Io { what: "read", path: folder.clone(), source };
         let mut found = HashMap::new();

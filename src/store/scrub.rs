@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,9 +13,8 @@ use std::thread;
 use rustix::fs::{Advice, fadvise};
 
 use super::error::StoreError;
-use super::open::{FORMAT_BYTES, FORMAT_FILE, LAYOUT_BYTES, StoreWriter, make_folder};
-use crate::fsio::failpoint::{self, Step};
-use crate::fsio::{Hasher, sync_folder, write_atomic};
+use super::open::{FORMAT_BYTES, FORMAT_FILE, LAYOUT_BYTES, Store, StoreWriter, make_folder};
+use crate::fsio::{Hasher, Step, pass, sync_folder, write_atomic};
 use crate::model::{Digest, Event, Progress};
 
 /// Name of the folder for what is damaged.
@@ -67,7 +67,7 @@ impl StoreWriter {
         let inside = path.strip_prefix(self.folder()).unwrap_or(path);
         let target = self.quarantine_place(&inside.to_string_lossy());
         let io = |source| StoreError::Io { what: "move aside", path: path.to_owned(), source };
-        failpoint::pass(Step::Rename, path).and_then(|()| fs::rename(path, &target)).map_err(io)?;
+        pass(Step::Rename, path).and_then(|()| fs::rename(path, &target)).map_err(io)?;
         // The new name first: a cut leaves the file under one name at least.
         sync_folder(&folder).map_err(io)?;
         sync_folder(path.parent().unwrap_or_else(|| self.folder())).map_err(io)?;
@@ -253,6 +253,26 @@ impl StoreWriter {
         wanted.into_iter().filter(|digest| self.blob_path(*digest).is_file()).collect()
     }
 
+    /// Removes what lies in the quarantine, durably.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be removed.
+    pub fn empty_quarantine(&self) -> Result<(), StoreError> {
+        let folder = self.folder().join(QUARANTINE);
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let remove = || {
+            pass(Step::Remove, &folder)?;
+            fs::remove_dir_all(&folder)?;
+            sync_folder(self.folder())
+        };
+        remove().map_err(|source| StoreError::Io { what: "remove", path: folder.clone(), source })
+    }
+}
+
+impl Store {
     /// What lies in the quarantine: how many files, and their bytes.
     ///
     /// # Errors
@@ -265,9 +285,10 @@ impl StoreWriter {
     }
 }
 
-/// Files below `folder` and their bytes; nothing where it is not there.
+/// Files below `folder` and their bytes, each once whatever its names; nothing where it is not there.
 pub(super) fn measure(folder: &Path) -> io::Result<(u64, u64)> {
     let (mut files, mut bytes) = (0, 0_u64);
+    let mut seen = HashSet::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         let entries = match fs::read_dir(&folder) {
@@ -282,7 +303,7 @@ pub(super) fn measure(folder: &Path) -> io::Result<(u64, u64)> {
             };
             if metadata.is_dir() {
                 open.push(entry.path());
-            } else {
+            } else if seen.insert((metadata.dev(), metadata.ino())) {
                 files += 1;
                 bytes = bytes.saturating_add(metadata.len());
             }

@@ -171,3 +171,198 @@ fn a_flipped_byte_in_any_file_is_found_named_and_mended() {
     ];
     assert_eq!(kinds, want);
 }
+
+/// The store of a depot as `status` sees it: versions that are kept, and whether all are complete.
+fn kept(depot: &Depot, store: &str) -> (Vec<String>, bool) {
+    let mut command = depot.fleetpack();
+    let status = run(command.args(["status", "--offline", "--format", "json", "--store", store])).ok().json();
+    let releases = status["releases"].as_array().unwrap();
+    let versions = releases.iter().map(|release| release["version"].as_str().unwrap().to_owned()).collect();
+    (versions, releases.iter().all(|release| release["complete"] == true))
+}
+
+fn blobs(store: &Path) -> usize {
+    fs::read_dir(store.join("blobs/sha256")).unwrap().count()
+}
+
+#[test]
+fn a_collection_says_what_goes_before_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let depot = depot(folder.path(), "depot-gc");
+    let store = folder.path().join("store");
+    for version in ["1", "2", "3"] {
+        let archive = depot.build(version, "");
+        depot.apply(&archive, &["--seed-only", "--keep", "9"]).ok();
+    }
+    fs::write(store.join("blobs/sha256").join("0".repeat(64)), "left over").unwrap();
+    fs::create_dir(store.join("quarantine")).unwrap();
+    fs::write(store.join("quarantine/blobs.sha256.1"), "damaged").unwrap();
+    let before = tree(&store);
+    let size = |files: &BTreeMap<PathBuf, Vec<u8>>| {
+        let blobs = files.iter().filter(|(name, _)| name.starts_with("blobs"));
+        blobs.map(|(_, content)| content.len() as u64).sum::<u64>()
+    };
+    let status = depot.site(&["status", "--offline", "--format", "json"]).ok().json();
+    let plan = depot.site(&["gc", "--dry-run", "--format", "json"]).ok().json();
+    assert_eq!(tree(&store), before, "a dry run changes nothing");
+    assert_eq!(status["space"]["reclaimable"], plan["freed"], "{status}\n{plan}");
+    assert_eq!(status["space"]["leftovers"].as_u64(), Some(9), "{status}");
+    assert_eq!(status["space"]["quarantine"].as_u64(), Some(7), "{status}");
+    let dropped = plan["dropped"].as_array().unwrap();
+    assert_eq!((dropped.len(), &dropped[0]["version"]), (1, &"1".into()), "{plan}");
+    let own = &status["space"]["releases"].as_array().unwrap().iter().find(|r| r["leaves"] == true).unwrap();
+    assert_eq!(dropped[0]["bytes"], own["own"], "{status}\n{plan}");
+    assert!(own["shared"].as_u64().unwrap() > 0, "the image: {status}");
+    let text = depot.site(&["status", "--offline"]).ok().stdout;
+    assert!(text.contains("`fleetpack gc` would free") && text.contains("depot-gc 1 ("), "{text}");
+
+    let done = depot.site(&["gc", "--format", "json"]).ok().json();
+    assert_eq!(done["dropped"], plan["dropped"], "{done}");
+    assert!(!store.join("quarantine").exists());
+    assert_eq!(kept(&depot, "store"), (vec!["2".to_owned(), "3".to_owned()], true));
+    let freed = plan["dropped"][0]["bytes"].as_u64().unwrap() + 9;
+    assert_eq!(size(&before) - size(&tree(&store)), freed);
+    // The release that is served stays, whatever is asked for; there is nothing more to do then.
+    let done = depot.site(&["gc", "--keep", "1", "--format", "json"]).ok().json();
+    assert_eq!(done["dropped"][0]["version"], "2", "{done}");
+    assert_eq!(done["kept"][0]["why"], serde_json::json!(["ran", "attempted", "newest"]), "{done}");
+    let done = depot.site(&["gc", "--keep", "1", "--format", "json"]).ok().json();
+    assert_eq!(
+        (done["dropped"].as_array().unwrap().len(), &done["leftovers"]["files"]),
+        (0, &0.into()),
+        "{done}"
+    );
+    depot.site(&["gc", "--keep", "0"]).refused(2, &["0"]);
+    // The clone has what is left, and the report of a scrub nothing to say.
+    let url = format!("{}/git/depot-gc.git", endpoint(&store));
+    let mut clone = crate::support::command::program("git", folder.path());
+    run(clone.current_dir(folder.path()).args(["clone", "-q", &url, "clone"])).ok();
+    assert_eq!(problems(&scrub(&depot, &store, &[]).ok().json()), Vec::new());
+}
+
+fn endpoint(store: &Path) -> String {
+    let bytes = fs::read(store.join("serve.json")).unwrap();
+    let served: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    served["endpoint"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_being_sent_is_sent_to_its_end() {
+    use std::io::{Read as _, Write as _};
+    let folder = tempfile::tempdir().unwrap();
+    let depot = depot(folder.path(), "depot-pull");
+    let store = folder.path().join("store");
+    // More than the buffers of a connection take, in the history of each release.
+    depot.repository.write("noise", crate::support::served::noise(24 << 20));
+    for version in ["1", "2", "3"] {
+        let archive = depot.build(version, "");
+        depot.apply(&archive, &["--seed-only", "--keep", "9"]).ok();
+    }
+    let bundle = fs::read_dir(store.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let of_first =
+        depot.site(&["gc", "--dry-run", "--format", "json"]).ok().json()["dropped"][0]["release"].clone();
+    let document = bundle.filter(|path| fs::metadata(path).unwrap().len() < 1 << 20).find_map(|path| {
+        let text = fs::read_to_string(path).ok()?;
+        let document: serde_json::Value = serde_json::from_str(&text).ok()?;
+        (document["version"] == "1" && document["git"]["bundle"].is_string()).then_some(document)
+    });
+    let bundle = document.unwrap()["git"]["bundle"].as_str().unwrap().to_owned();
+    let path = store.join("blobs/sha256").join(bundle.strip_prefix("sha256:").unwrap());
+    let whole = fs::read(&path).unwrap();
+    let host = endpoint(&store).strip_prefix("http://").unwrap().to_owned();
+    let mut stream = std::net::TcpStream::connect(&host).unwrap();
+    write!(
+        stream,
+        "GET /v2/fleetpack/depot-pull/blobs/{bundle} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = vec![0; 4096];
+    stream.read_exact(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..200]));
+    let done = depot.site(&["gc", "--format", "json"]).ok().json();
+    assert_eq!(done["dropped"][0]["release"], of_first, "{done}");
+    assert!(!path.exists());
+    stream.read_to_end(&mut answer).unwrap();
+    let head = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
+    assert!(answer[head..] == whole, "{} bytes of {}", answer.len() - head, whole.len());
+    // While another command writes, a collection and a scrub wait for their turn.
+    let lock = fleetpack::fsio::FolderLock::take(&store, "test").unwrap();
+    depot.site(&["gc"]).refused(7, &["held by another fleetpack"]);
+    depot.site(&["scrub"]).refused(7, &["held by another fleetpack"]);
+    drop(lock);
+}
+
+/// Runs `command`, killing it at step number `at` of those that make something durable; says how
+/// many it passed.
+fn killed_at(command: &mut std::process::Command, socket: &Path, at: usize) -> usize {
+    use std::io::{BufRead as _, Write as _};
+    let _ = fs::remove_file(socket);
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    let mut child = command
+        .env("FLEETPACK_FAILPOINTS", socket)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let mut lines = std::io::BufReader::new(stream);
+    let mut steps = 0;
+    for step in 0.. {
+        let mut line = String::new();
+        if lines.read_line(&mut line).unwrap() == 0 {
+            break;
+        }
+        if step == at {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return step;
+        }
+        steps += 1;
+        writeln!(lines.get_mut(), "go").unwrap();
+    }
+    assert!(child.wait().unwrap().success());
+    steps
+}
+
+#[test]
+fn a_collection_that_was_killed_anywhere_leaves_a_whole_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut depot = depot(folder.path(), "depot-kill");
+    let store = folder.path().join("store");
+    for version in ["1", "2", "3"] {
+        let archive = depot.build(version, "");
+        depot.apply(&archive, &["--seed-only", "--keep", "9"]).ok();
+    }
+    depot.silence();
+    fs::create_dir(store.join("quarantine")).unwrap();
+    fs::write(store.join("quarantine/x"), "damaged").unwrap();
+    let copied = folder.path().join("copy");
+    let socket = folder.path().join("socket");
+    let gc = |keep: &str| {
+        let mut command = depot.fleetpack();
+        command.args(["gc", "--store", "copy", "--keep", keep]);
+        command
+    };
+    copy(&store, &copied);
+    let all = killed_at(&mut gc("1"), &socket, usize::MAX);
+    assert!(all >= 10, "{all} steps");
+    // Every step with `FLEETPACK_EVERY_STEP` set; else some of them, the first and the last among them.
+    let some = all.div_ceil(8);
+    let stride = if std::env::var_os("FLEETPACK_EVERY_STEP").is_some() { 1 } else { some };
+    for steps in (0..all).step_by(stride).chain([all - 1]) {
+        fs::remove_dir_all(&copied).unwrap();
+        copy(&store, &copied);
+        assert_eq!(killed_at(&mut gc("1"), &socket, steps), steps);
+        let report = scrub(&depot, &copied, &[]).ok().json();
+        assert_eq!(report["whole"], true, "step {steps}: {report}");
+        run(&mut gc("1")).ok();
+        assert_eq!(kept(&depot, "copy"), (vec!["3".to_owned()], true), "step {steps}");
+        let after = blobs(&copied);
+        let report = scrub(&depot, &copied, &[]).ok().json();
+        assert_eq!(
+            (report["whole"].clone(), report["blobs"].as_u64()),
+            (true.into(), Some(after as u64)),
+            "{report}"
+        );
+    }
+}

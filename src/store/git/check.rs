@@ -3,7 +3,7 @@
 //! Everything in a generation follows from its record and its packs, and the record from the
 //! generation's name; a pack's name is the hash of its content (gitformat-pack).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -99,7 +99,14 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, GitStoreError> {
 /// Whether the generation at `path` was made of the release with this digest, among others.
 #[must_use]
 pub fn holds(path: &Path, release: Digest) -> bool {
-    Record::read(path).is_ok_and(|record| record.releases.iter().any(|entry| entry.digest == release))
+    releases_of(path).contains(&release)
+}
+
+/// The releases that the generation at `path` was made of; none where its record cannot be read.
+#[must_use]
+pub fn releases_of(path: &Path) -> HashSet<Digest> {
+    Record::read(path)
+        .map_or_else(|_| HashSet::new(), |record| record.releases.iter().map(|entry| entry.digest).collect())
 }
 
 /// Reads everything in the generation at `path`; says what is wrong with it first, by file.

@@ -13,7 +13,7 @@ pub mod object;
 pub mod pack;
 pub mod walk;
 
-pub use check::{Repository, Sums, check_generation, holds, repositories};
+pub use check::{Repository, Sums, check_generation, holds, releases_of, repositories};
 pub use error::GitStoreError;
 pub use generation::{
     Generation, GenerationRelease, build_generation, current, prune_generations, remove_others,
