@@ -15,6 +15,8 @@
 mod link;
 #[path = "peers/packing.rs"]
 mod packing;
+#[path = "peers/push.rs"]
+mod push;
 
 use std::fmt::Write;
 use std::fs;
@@ -430,7 +432,7 @@ fn main() {
         let work = testbed.join("bench");
         fs::create_dir_all(&work).unwrap();
         packing::packing(&testbed, &work);
-        if !["build", "reuse", "verify", "apply"].iter().any(|name| wanted(name)) {
+        if !["build", "reuse", "verify", "apply", "push"].iter().any(|name| wanted(name)) {
             return;
         }
     }
@@ -449,5 +451,8 @@ fn main() {
     }
     if wanted("apply") {
         bench.apply();
+    }
+    if wanted("push") {
+        bench.push();
     }
 }

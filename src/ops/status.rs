@@ -23,6 +23,9 @@ pub struct Status {
     /// Where `serve` was last started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// The registry of the site's own that releases are pushed to, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
     /// The active release of each name.
     pub active: Vec<ReleaseState>,
     /// Attempts that run now, or were cut.
@@ -155,6 +158,7 @@ pub fn status(path: &Path) -> Result<Status> {
         format: 1,
         store: store.folder().display().to_string(),
         endpoint: store.endpoint()?.map(|endpoint| endpoint.url),
+        registry: store.registry()?.map(|recorded| recorded.registry.to_string()),
         active: states.iter().filter(|state| state.active).cloned().collect(),
         unfinished: history.all_unfinished().map(|attempt| entry(attempt, releases)).collect(),
         releases: states,
@@ -266,7 +270,11 @@ impl fmt::Display for Status {
         write!(f, "store {}", self.store)?;
         match &self.endpoint {
             Some(endpoint) => write!(f, ", served at {endpoint}")?,
+            None if self.registry.is_some() => {}
             None => write!(f, ", never served")?,
+        }
+        if let Some(registry) = &self.registry {
+            write!(f, ", pushed to {registry}")?;
         }
         if self.releases.is_empty() && self.damaged.is_empty() {
             write!(f, "\n  no release yet")?;

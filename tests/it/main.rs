@@ -37,6 +37,8 @@ mod oci_referrers;
 mod oci_tokens;
 mod odd_images;
 mod power;
+mod push;
+mod push_trouble;
 mod refusals;
 mod remote;
 mod render;
