@@ -24,12 +24,18 @@ pub enum Runtime {
 /// When the store cannot be read, or no endpoint is known.
 pub fn mirrors(runtime: Runtime, endpoint: Option<&str>, store: &Path) -> Result<Vec<(SafePath, String)>> {
     let store = Store::open_read_only(store)?;
-    let endpoint = apply::endpoint(endpoint, &store)?;
     let mut registries = BTreeSet::new();
     for release in store.releases()? {
         registries
             .extend(release.document().images.iter().map(|image| image.reference.registry().to_owned()));
     }
+    // Nodes pull from where releases are pushed to; an endpoint that is given is one to go by.
+    if let (None, Some(own)) = (endpoint, store.registry()?) {
+        return Ok(match runtime {
+            Runtime::Containerd => seed::mirrors::containerd_own(&own, &registries),
+        });
+    }
+    let endpoint = apply::endpoint(endpoint, &store)?;
     match runtime {
         Runtime::Containerd => Ok(seed::mirrors::containerd(&endpoint, &registries)),
     }

@@ -38,6 +38,7 @@ mod oci_tokens;
 mod odd_images;
 mod power;
 mod push;
+mod push_site;
 mod push_trouble;
 mod refusals;
 mod remote;

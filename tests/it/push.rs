@@ -243,10 +243,9 @@ fn what_refers_to_an_image_is_found_with_and_without_the_api() {
              sources: [{{path: carried.yaml}}]\nimages: {{include: [\"{name}\"]}}\n"
         ),
     );
-    carried.repository.write(
-        "carried.yaml",
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: default}\n".to_owned(),
-    );
+    carried
+        .repository
+        .write("carried.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: default}\n");
     carried.repository.commit("one");
     let archive = folder.path().join("carried-1.fleetpack.tar");
     let mut build = carried.fleetpack();

@@ -46,8 +46,8 @@ fn a_broken_upload_goes_on_at_the_byte_that_the_registry_has() {
     let report = push(&carried, &archive, &keeper.host(), &[]).ok().json();
     assert_eq!(report["registry"]["tags"], 3, "{report}");
     assert_eq!(
-        keeper.blob(PART, &layer).map(|bytes| bytes.len()),
-        Some(large(&archive, 3_000_000)[0].size as usize)
+        keeper.blob(PART, &layer).map(|bytes| bytes.len() as u64),
+        Some(large(&archive, 3_000_000)[0].size)
     );
     let parts: Vec<Asked> = keeper.asked().into_iter().filter(is_large).collect();
     let total: usize = parts.iter().map(|asked| asked.read).sum();

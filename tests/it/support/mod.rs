@@ -5,6 +5,7 @@
 pub mod carried;
 pub mod cluster;
 pub mod command;
+pub mod ctr;
 pub mod depot;
 pub mod faulty;
 pub mod githost;
