@@ -310,7 +310,8 @@ impl ApplyError {
                 "is the API server running, and is the address in the kubeconfig right?".to_owned()
             }
             Self::Certificate { .. } => "the kubeconfig's `certificate-authority-data` must be the cluster's; \
-                                         a clock that is far off makes certificates invalid too"
+                                         a clock that is far off makes certificates invalid too (`date` shows \
+                                         this machine's)"
                 .to_owned(),
             Self::Unauthorized { .. } => {
                 "the kubeconfig's credentials may have expired: ask for new ones".to_owned()

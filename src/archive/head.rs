@@ -132,12 +132,12 @@ fn first_difference(wanted: &[u8], found: &[u8]) -> Option<usize> {
     Some(wanted.iter().zip(found).take_while(|(a, b)| a == b).count())
 }
 
-/// The bytes of members 1 to 5.
+/// The bytes of members 1 to 5: all that stands before the blobs.
 ///
 /// # Errors
 ///
 /// When the bundles (in the order of [`signature::arrange`]) do not fit their area.
-pub(super) fn to_bytes(
+pub fn to_bytes(
     document: &ReleaseDocument,
     document_bytes: &[u8],
     manifest: &[u8],

@@ -14,38 +14,13 @@ use fleetpack::store::Store;
 use rustix::process::geteuid;
 use serde_json::Value;
 
+use crate::support::clock::Clock;
 use crate::support::command::{Ended, program, run};
 use crate::support::shop::Shop;
 use crate::support::testbed::testbed;
 
-/// Answers with another time than the kernel's, many years on.
-const CLOCK: &str = "
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/time.h>
-#include <time.h>
-#define YEARS (20L * 365 * 86400)
-int clock_gettime(clockid_t id, struct timespec *out) {
-    int (*next)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, \"clock_gettime\");
-    int result = next(id, out);
-    if (result == 0 && id == CLOCK_REALTIME) out->tv_sec += YEARS;
-    return result;
-}
-int gettimeofday(struct timeval *restrict out, void *restrict zone) {
-    struct timespec now;
-    (void)zone;
-    clock_gettime(CLOCK_REALTIME, &now);
-    out->tv_sec = now.tv_sec;
-    out->tv_usec = now.tv_nsec / 1000;
-    return 0;
-}
-time_t time(time_t *out) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (out) *out = now.tv_sec;
-    return now.tv_sec;
-}
-";
+/// Twenty years.
+const YEARS: i64 = 20 * 365 * 86_400;
 
 /// A shop with a history that is worth packing in several ways.
 fn shop(folder: &Path) -> Shop {
@@ -111,7 +86,7 @@ fn digest(path: &Path) -> Digest {
 /// The program and kustomize where every user may run them, and a clock that is wrong.
 struct Machine {
     bin: PathBuf,
-    clock: PathBuf,
+    clock: Clock,
 }
 
 impl Machine {
@@ -128,11 +103,8 @@ impl Machine {
             fs::copy(from, bin.join(name)).unwrap();
             open(&bin.join(name));
         }
-        let clock = folder.join("clock.so");
-        let source = folder.join("clock.c");
-        fs::write(&source, CLOCK).unwrap();
-        run(program("cc", folder).args(["-shared", "-fPIC", "-o"]).args([&clock, &source]).arg("-ldl")).ok();
-        open(&clock);
+        let clock = Clock::new(folder);
+        open(clock.library());
         Self { bin, clock }
     }
 
@@ -149,11 +121,12 @@ impl Machine {
         command
             .current_dir(folder)
             .env("PATH", path)
-            .env("LD_PRELOAD", &self.clock)
             .env("TZ", "Pacific/Kiritimati")
             .env("LC_ALL", "tr_TR.UTF-8")
             .env("LANG", "tr_TR.UTF-8")
             .env("CONTAINERS_REGISTRIES_CONF", shop.folder.join("registries.conf"));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        self.clock.set(&mut command, i64::try_from(now).unwrap() + YEARS);
         command
     }
 }

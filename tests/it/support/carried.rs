@@ -1,12 +1,16 @@
 //! A release that is carried to a site without a cluster: a few objects, a small image, and layers
 //! of noise in a known number and size, made without a registry.
 
+use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fleetpack::archive::ArchiveFile;
-use fleetpack::model::Digest;
+use fleetpack::archive::{self, ArchiveFile};
+use fleetpack::fsio::Hasher;
+use fleetpack::model::{BlobEntry, Digest, LfsObject, media_type};
+use fleetpack::trust::KeyFile;
 
 use super::command::{Ended, fleetpack, run};
 use super::depot::Server;
@@ -111,6 +115,65 @@ impl Carried {
         let mut command = self.fleetpack();
         command.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(store);
         Server::start(&mut command, &self.folder.join("serve.log"))
+    }
+}
+
+impl Carried {
+    /// Writes the release of `base` again with `count` objects of Git LFS more, each of about `size`
+    /// bytes of zeros, signed. Where they stand the archive has holes: it takes hardly any room.
+    #[track_caller]
+    pub fn hollow(&self, base: &Path, count: u64, size: u64) -> PathBuf {
+        let (file, head) = ArchiveFile::open(base).unwrap();
+        let mut release = head.parse().unwrap();
+        let members = file.members(&release).unwrap();
+        let read = |blob: &BlobEntry| members.read_verified(blob.digest, 64 << 20).unwrap();
+        let contents: HashMap<Digest, Vec<u8>> =
+            release.document.blobs.iter().map(|blob| (blob.digest, read(blob))).collect();
+        // All begin alike, so that the long beginning is hashed once.
+        let mut hasher = Hasher::new();
+        let zeros = vec![0; 1 << 20];
+        while hasher.length() < size {
+            hasher.update(&zeros);
+        }
+        let mut objects: Vec<LfsObject> = (0..count)
+            .map(|number| {
+                hasher.update(&zeros[..512]);
+                let (digest, size) = (hasher.clone().finish(), hasher.length());
+                LfsObject { digest, size, paths: vec![format!("hollow/{number}")] }
+            })
+            .collect();
+        objects.sort_by_key(|object| object.digest);
+        let document = &mut release.document;
+        let after =
+            document.blobs.iter().position(|blob| blob.digest == document.rendered.layer).unwrap() + 1;
+        let entries = objects.iter().map(|object| BlobEntry {
+            digest: object.digest,
+            size: object.size,
+            media_type: media_type::GIT_LFS_OBJECT.to_owned(),
+        });
+        document.blobs.splice(after..after, entries.collect::<Vec<_>>());
+        document.requires = vec![fleetpack::model::release::LFS.to_owned()];
+        document.git.lfs = objects;
+        release.document_bytes = archive::document::to_bytes(&release.document);
+        release.manifest = archive::manifest::build(&release.document, &release.document_bytes).unwrap();
+        release.signatures = Vec::new();
+        let key = KeyFile::load(&self.folder.join("release.key")).unwrap().open(Some(b"")).unwrap();
+        let bundles = [fleetpack::trust::sign(&release.manifest, &key).unwrap()];
+        let layout = release.layout().unwrap();
+        let path = self.folder.join(format!("hollow-{count}-{size}.fleetpack.tar"));
+        let out = fs::File::create(&path).unwrap();
+        out.set_len(layout.total).unwrap();
+        let head =
+            archive::head::to_bytes(&release.document, &release.document_bytes, &release.manifest, &bundles);
+        out.write_all_at(&head.unwrap(), 0).unwrap();
+        for (blob, place) in release.document.blobs.iter().zip(&layout.blobs) {
+            let header = archive::header::header(archive::Member::Blob(blob.digest), blob.size);
+            out.write_all_at(&header, place.header).unwrap();
+            if let Some(content) = contents.get(&blob.digest) {
+                out.write_all_at(content, place.content()).unwrap();
+            }
+        }
+        path
     }
 }
 

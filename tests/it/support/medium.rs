@@ -153,6 +153,15 @@ pub fn ext4(folder: &Path, size: u64, more: &[&str]) -> Mount {
     Mount::new(&["-t", "ext4", "-o", "loop"], &disk, &folder.join("ext4"))
 }
 
+/// A btrfs disk of `size` bytes that compresses all it is given: zeros take hardly any room.
+#[track_caller]
+pub fn compressing(folder: &Path, size: u64) -> Mount {
+    let disk = folder.join("btrfs.img");
+    image(&disk, size);
+    run(tool("mkfs.btrfs", folder).args(["-q"]).arg(&disk)).ok();
+    Mount::new(&["-t", "btrfs", "-o", "loop,compress-force=lzo"], &disk, &folder.join("btrfs"))
+}
+
 /// An xfs disk of `size` bytes.
 #[track_caller]
 pub fn xfs(folder: &Path, size: u64) -> Mount {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test module uses a part of it")]
 
 pub mod carried;
+pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod ctr;
