@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the API server may take to store objects in the new version.
 const NOTICED: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(250);
+/// How often one object is written anew while others write it too.
+const TRIES: u32 = 10;
 
 /// Whether the server refuses a definition because objects may be stored in a version that it
 /// does not have.
@@ -117,25 +119,75 @@ pub(super) async fn move_storage(
         objects.len(),
         leaving.join("`, `")
     ));
-    for object in &objects {
-        let metadata = &object["metadata"];
-        let Some(name) = metadata["name"].as_str() else { continue };
-        // A patch that changes nothing is written all the same where the stored version differs.
-        let call = Call::merge(resource.path(metadata["namespace"].as_str(), Some(name)), &json!({}));
-        match cluster.call(&call, PATIENCE).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => {
-                let what = format!("write {} {name} anew as `{stored_name}`", resource.kind);
-                return Err(cluster.explain(&what, error));
-            }
-        }
+    let work = Move { cluster, resource: &resource, stored: &stored_name, leaving: &leaving };
+    for object in objects {
+        work.one(object).await?;
     }
     let call = Call::merge(format!("{path}/status"), &json!({"status": {"storedVersions": [stored_name]}}));
     cluster.call(&call, PATIENCE).await.map_err(|error| {
         cluster.explain(&format!("put the stored versions of {} right", desired.id), error)
     })?;
     Ok(())
+}
+
+/// The rewriting of objects from versions that leave into the one that is stored.
+struct Move<'a> {
+    cluster: &'a Cluster,
+    resource: &'a Resource,
+    stored: &'a str,
+    leaving: &'a [String],
+}
+
+impl Move<'_> {
+    /// Writes one object anew. Its controllers may write it at the same time: then once more.
+    async fn one(&self, mut object: Value) -> Result<(), ApplyError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let path = self.resource.path(object["metadata"]["namespace"].as_str(), Some(&name));
+        let mut tries = 0;
+        loop {
+            let call = Call::merge(path.clone(), &self.patch(&object["metadata"]));
+            let result = self.cluster.call_unless(&call, PATIENCE, |error| error.code() == 409).await;
+            let error = match result {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_not_found() => return Ok(()),
+                Err(error) if error.code() == 409 && tries < TRIES => {
+                    tries += 1;
+                    match self.cluster.call(&Call::get(path.clone()), PATIENCE).await {
+                        Ok(answer) => object = answer.value,
+                        Err(error) if error.is_not_found() => return Ok(()),
+                        Err(error) => return Err(self.explain(&name, error)),
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            return Err(self.explain(&name, error));
+        }
+    }
+
+    fn explain(&self, name: &str, error: CallError) -> ApplyError {
+        let what = format!("write {} {name} anew as `{}`", self.resource.kind, self.stored);
+        self.cluster.explain(&what, error)
+    }
+
+    /// A patch that changes nothing is written all the same where the stored version differs. Who
+    /// manages which field is kept by version as well, and an API server can no longer apply an
+    /// object of which it keeps that in a version that is gone.
+    fn patch(&self, metadata: &Value) -> Value {
+        let mut managed = metadata["managedFields"].clone();
+        let mut differs = false;
+        for entry in managed.as_array_mut().into_iter().flatten() {
+            let version = entry["apiVersion"].as_str().and_then(|version| version.rsplit_once('/'));
+            if version.is_some_and(|(_, version)| self.leaving.iter().any(|leaving| leaving == version)) {
+                entry["apiVersion"] = format!("{}/{}", self.resource.group, self.stored).into();
+                differs = true;
+            }
+        }
+        if !differs {
+            return json!({});
+        }
+        json!({"metadata": {"managedFields": managed, "resourceVersion": metadata["resourceVersion"]}})
+    }
 }
 
 /// What discovery says about the version that objects are stored in.

@@ -59,6 +59,7 @@ mod site;
 mod store;
 mod submodules;
 mod support;
+mod trouble;
 mod trust;
 mod watch;
 mod waves;

@@ -85,6 +85,13 @@ impl Cluster {
         run(script("cluster").arg("mirror").arg(&self.folder).arg(url)).ok();
     }
 
+    /// Kills a component, such as `kube-apiserver`, and waits until it is up again. Whoever else
+    /// uses the cluster notices: for the cluster with a node, which is used by one test at a time.
+    #[track_caller]
+    pub fn restart(&self, name: &str) {
+        run(script("cluster").arg("restart").arg(&self.folder).arg(name)).ok();
+    }
+
     /// A command in the node's namespaces, such as `ctr -n k8s.io images ls`.
     pub fn on_node(&self, arguments: &[&str]) -> Ended {
         run(script("cluster").arg("exec").arg(&self.folder).args(arguments))

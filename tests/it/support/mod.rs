@@ -23,4 +23,5 @@ pub mod root;
 pub mod served;
 pub mod shop;
 pub mod steps;
+pub mod storm;
 pub mod testbed;
