@@ -440,7 +440,7 @@ impl Cluster {
                 return Err(error);
             }
             let Some(pause) = pauses.next(error.wanted_pause()) else { return Err(error) };
-            self.weather.bad(|| self.says(call, &error), patience);
+            self.weather.bad(|| self.says(call, &error), pauses.waited() + pause, patience);
             tokio::time::sleep(pause).await;
         }
     }

@@ -23,14 +23,15 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The pauses of one call.
 #[derive(Debug)]
 pub(super) struct Pauses {
-    deadline: Instant,
+    began: Instant,
+    patience: Duration,
     next: Duration,
 }
 
 impl Pauses {
     /// Pauses that end `patience` from now.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { deadline: Instant::now() + patience, next: FIRST_PAUSE }
+        Self { began: Instant::now(), patience, next: FIRST_PAUSE }
     }
 
     /// How long to wait before the next try; none when it would come too late. `asked` is what
@@ -41,7 +42,12 @@ impl Pauses {
             None => spread(self.next, noise()),
         };
         self.next = (self.next * 2).min(LONGEST_PAUSE);
-        (Instant::now() + pause < self.deadline).then_some(pause)
+        (self.began.elapsed() + pause < self.patience).then_some(pause)
+    }
+
+    /// How long the call has been tried.
+    pub(super) fn waited(&self) -> Duration {
+        self.began.elapsed()
     }
 }
 
@@ -80,13 +86,14 @@ impl Weather {
         Self { sink: Some(sink), state: Arc::default() }
     }
 
-    /// A call failed and is tried again: `what` says how, `patience` for how long.
-    pub(super) fn bad(&self, what: impl FnOnce() -> String, patience: Duration) {
+    /// A call failed and is tried again for up to `patience`: `what` says how, and `waited` how long
+    /// it will have been at the next try.
+    pub(super) fn bad(&self, what: impl FnOnce() -> String, waited: Duration, patience: Duration) {
         let Some(sink) = &self.sink else { return };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let since = *state.since.get_or_insert(now);
-        if now - since < UNTOLD || state.told.is_some_and(|told| now - told < QUIET) {
+        if waited.max(now - since) < UNTOLD || state.told.is_some_and(|told| now - told < QUIET) {
             return;
         }
         state.told = Some(now);
@@ -145,7 +152,9 @@ mod tests {
     fn trouble_is_told_once_and_so_is_its_end() {
         let lines = Arc::new(Lines::default());
         let weather = Weather::telling(lines.clone());
-        let bad = || weather.bad(|| "the API server answered 429".into(), Duration::from_secs(90));
+        let waits =
+            |waited| weather.bad(|| "the API server answered 429".into(), waited, Duration::from_secs(90));
+        let bad = || waits(Duration::ZERO);
         bad();
         weather.good();
         assert_eq!(lines.0.lock().unwrap().len(), 0, "what passes at once is not told");

@@ -85,6 +85,13 @@ pub(super) fn of_pod(pod: &Value) -> Option<Trouble> {
             return trouble(None, says(condition), false);
         }
     }
+    let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+    for status in statuses {
+        if status["state"]["running"].is_object() && status["ready"] == false {
+            // Its events hold what the probe says.
+            return trouble(status["name"].as_str(), "runs, and is not ready".to_owned(), false);
+        }
+    }
     (pod["status"]["phase"] == "Failed").then(|| trouble(None, says(&pod["status"]), false)).flatten()
 }
 
@@ -224,6 +231,16 @@ mod tests {
         let unschedulable = json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no nodes"}]});
         assert_eq!(of_pod(&pod(&unschedulable)).unwrap().why, "Unschedulable: no nodes");
+    }
+
+    #[test]
+    fn what_runs_and_is_not_ready_is_named() {
+        let status = |ready: bool| json!({"containerStatuses": [{"name": "web", "ready": ready, "state": {"running": {}}}]});
+        assert_eq!(
+            of_pod(&pod(&status(false))).unwrap().to_string(),
+            "Pod shop/web-1 container web: runs, and is not ready"
+        );
+        assert_eq!(of_pod(&pod(&status(true))), None);
     }
 
     #[test]

@@ -60,6 +60,7 @@ mod store;
 mod submodules;
 mod support;
 mod trouble;
+mod trouble_node;
 mod trust;
 mod watch;
 mod waves;

@@ -1,25 +1,26 @@
 //! Trouble that needs no pods, on a real control plane: each case of `docs/cluster-trouble.md` by its
 //! name, through the program itself. Whatever happens, the site is on a whole release afterwards.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::cluster::{Cluster, control_plane};
+use crate::support::cluster::{Cluster, Node, control_plane, with_node};
 use crate::support::command::run;
 use crate::support::depot::Depot;
 use crate::support::root::is_root;
 use crate::support::storm::{Storm, failure};
 
-/// A site of its own on the shared control plane.
-struct Site {
+/// A site of its own on a shared cluster.
+pub struct Site<C> {
     _folder: tempfile::TempDir,
-    cluster: &'static Cluster,
-    depot: Depot,
+    pub cluster: C,
+    pub depot: Depot,
 }
 
-impl std::ops::Deref for Site {
+impl<C> Deref for Site<C> {
     type Target = Depot;
 
     fn deref(&self) -> &Depot {
@@ -27,7 +28,8 @@ impl std::ops::Deref for Site {
     }
 }
 
-impl Site {
+impl Site<&'static Cluster> {
+    /// On the control plane, without a node.
     #[track_caller]
     fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -35,36 +37,48 @@ impl Site {
         let depot = Depot::new(folder.path(), name, &cluster.kubeconfig);
         Self { _folder: folder, cluster, depot }
     }
+}
 
+impl Site<Node> {
+    /// On the node, which pulls from this site's server.
+    #[track_caller]
+    pub fn on_node(folder: tempfile::TempDir, mut depot: Depot) -> Self {
+        let cluster = with_node(depot.endpoint());
+        depot.kubeconfig.clone_from(&cluster.kubeconfig);
+        Self { _folder: folder, cluster, depot }
+    }
+}
+
+impl<C: Deref<Target = Cluster>> Site<C> {
     /// An object of the site's namespace.
     #[track_caller]
-    fn get(&self, object: &str) -> Value {
+    pub fn get(&self, object: &str) -> Value {
         self.cluster.get(&["-n", &self.name, object])
     }
 
     #[track_caller]
-    fn uid(&self, object: &str) -> String {
+    pub fn uid(&self, object: &str) -> String {
         self.get(object)["metadata"]["uid"].as_str().unwrap().to_owned()
     }
 
-    fn is_there(&self, object: &str) -> bool {
+    pub fn is_there(&self, object: &str) -> bool {
         self.cluster.kubectl(&["-n", &self.name, "get", object]).code == 0
     }
 
     /// kubectl in the site's namespace.
     #[track_caller]
-    fn by_hand(&self, arguments: &[&str]) {
+    pub fn by_hand(&self, arguments: &[&str]) {
         self.cluster.kubectl(&[&["-n", &self.name], arguments].concat()).ok();
     }
 
     #[track_caller]
-    fn put(&self, yaml: &str) {
+    pub fn put(&self, yaml: &str) {
         self.cluster.put(&self.folder, yaml, &[]);
     }
 
     /// The site runs release `version`, whole: its config map says so, and so does the ledger.
     #[track_caller]
-    fn runs(&self, version: &str) {
+    pub fn runs(&self, version: &str) {
         assert_eq!(self.get("configmap/depot")["data"]["value"], version);
         let status = self.site(&["status", "--format", "json"]).ok().json();
         assert_eq!(status["active"][0]["version"], version, "{status}");
@@ -72,7 +86,7 @@ impl Site {
     }
 
     /// A manifest in the site's namespace, behind a document mark.
-    fn object(&self, text: &str) -> String {
+    pub fn object(&self, text: &str) -> String {
         format!("---\n{}", text.replace("NS", &self.name))
     }
 }
@@ -324,15 +338,19 @@ fn definition_with_a_new_stored_version_and_back() {
     site.site(&["rollback"]).ok();
     site.runs("1");
     assert_eq!((stored(), versions()), (serde_json::json!(["v1"]), vec!["v1".to_owned()]));
-    assert_eq!(site.get("boxes/mine")["spec"]["size"], 1);
-    assert_eq!(site.get("boxes/theirs")["spec"]["size"], 7);
+    assert_eq!(site.get("boxes.v1.stored.fleetpack.test/mine")["spec"]["size"], 1);
+    assert_eq!(site.get("boxes.v1.stored.fleetpack.test/theirs")["spec"]["size"], 7);
     // Forth again, and on to a release that drops the old version.
     site.site(&["rollback", "--to", "2"]).ok();
     site.apply(&three, &[]).ok();
     site.runs("3");
     assert_eq!((stored(), versions()), (serde_json::json!(["v2"]), vec!["v2".to_owned()]));
-    assert_eq!(site.get("boxes/theirs")["spec"]["size"], 7);
-    assert_eq!(site.get("boxes/theirs")["apiVersion"], "stored.fleetpack.test/v2");
+    // kubectl remembers for a while which versions there are.
+    let theirs = site.get("boxes.v2.stored.fleetpack.test/theirs");
+    assert_eq!(
+        (&theirs["spec"]["size"], &theirs["apiVersion"]),
+        (&7.into(), &"stored.fleetpack.test/v2".into())
+    );
 }
 
 /// A webhook that nobody answers for, over the config maps of one namespace.
@@ -431,7 +449,7 @@ fn policy(name: &str, namespace: &str, bad: &str) -> String {
 }
 
 /// Waits until the API server refuses, as the policy wants, what `arguments` do as a dry run.
-fn until_refused(site: &Site, value: &str) {
+fn until_refused(site: &Site<&'static Cluster>, value: &str) {
     let patch = format!(r#"{{"data":{{"value":"{value}"}}}}"#);
     let name = site.name.clone();
     let arguments =

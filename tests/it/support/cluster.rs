@@ -85,11 +85,12 @@ impl Cluster {
         run(script("cluster").arg("mirror").arg(&self.folder).arg(url)).ok();
     }
 
-    /// Kills a component, such as `kube-apiserver`, and waits until it is up again. Whoever else
+    /// Kills a component, such as `kube-apiserver`, which comes back so many seconds later, and waits
+    /// until it is up again. Whoever else
     /// uses the cluster notices: for the cluster with a node, which is used by one test at a time.
     #[track_caller]
-    pub fn restart(&self, name: &str) {
-        run(script("cluster").arg("restart").arg(&self.folder).arg(name)).ok();
+    pub fn restart(&self, name: &str, seconds: u32) {
+        run(script("cluster").arg("restart").arg(&self.folder).args([name, &seconds.to_string()])).ok();
     }
 
     /// A command in the node's namespaces, such as `ctr -n k8s.io images ls`.

@@ -116,6 +116,12 @@ impl Depot {
         self.server = Some(Server::start(&mut command, &self.folder.join("serve.log")));
     }
 
+    /// Where the server listens: `http://127.0.0.1:PORT`.
+    #[track_caller]
+    pub fn endpoint(&self) -> &str {
+        &self.server.as_ref().unwrap().endpoint
+    }
+
     /// Stops the server.
     pub fn silence(&mut self) {
         self.server = None;
