@@ -300,10 +300,11 @@ fn definition(versions: &[(&str, bool)]) -> String {
         names: {kind: Box, plural: boxes, singular: box, listKind: BoxList}\n  versions:\n"
         .to_owned();
     for (name, storage) in versions {
-        text.push_str(&format!(
+        let version = format!(
             "  - {{name: {name}, served: true, storage: {storage}, schema: {{openAPIV3Schema: {{type: object, \
              properties: {{spec: {{type: object, properties: {{size: {{type: integer}}}}}}}}}}}}}}\n"
-        ));
+        );
+        text.push_str(&version);
     }
     text
 }

@@ -275,18 +275,18 @@ fn stateful_set_templates_changed() {
     site.runs("1");
     let plan = site.apply(&three, &["--dry-run"]).ok().stdout;
     assert!(plan.contains("its pods run on and its claims stay as they are"), "{plan}");
-    let size = || {
+    let wanted = || {
         let claim = &site.get("statefulset/db")["spec"]["volumeClaimTemplates"][0];
         claim["spec"]["resources"]["requests"]["storage"].as_str().unwrap().to_owned()
     };
     let all = || (site.uid("pod/db-0"), site.uid("pvc/data-db-0"));
     site.apply(&three, &[]).ok();
     site.runs("3");
-    assert_eq!((size().as_str(), all()), ("2Mi", (pod.clone(), claim.clone())));
+    assert_eq!((wanted().as_str(), all()), ("2Mi", (pod.clone(), claim.clone())));
     // Back, from the store alone: the pod and its data are still the same.
     site.site(&["rollback"]).ok();
     site.runs("1");
-    assert_eq!((size().as_str(), all()), ("1Mi", (pod.clone(), claim.clone())));
+    assert_eq!((wanted().as_str(), all()), ("1Mi", (pod.clone(), claim.clone())));
     // Pods that the new set would not know end first; claims that would go with the set bar that.
     site.apply(&four, &[])
         .refused(1, &["`persistentVolumeClaimRetentionPolicy.whenDeleted` to `Retain` first"]);
@@ -315,9 +315,10 @@ fn api_server_restarted_in_the_middle() {
     let many = |value: u8| {
         let mut yaml = web(name, "1", STAY, &format!("env: [{{name: RELEASE, value: \"{value}\"}}]"));
         for n in 0..200 {
-            yaml += &format!(
+            let map = format!(
                 "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}, namespace: {name}}}\ndata: {{a: \"{value}\"}}\n"
             );
+            yaml.push_str(&map);
         }
         yaml
     };
