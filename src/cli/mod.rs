@@ -27,6 +27,7 @@ mod render;
 mod rollback;
 mod scrub;
 mod serve;
+mod serve_log;
 mod sign;
 mod status;
 mod verify;

@@ -131,6 +131,14 @@ impl Ui {
         }
     }
 
+    /// Writes a line of a log to stderr, whole. Control characters of it are shown, newlines too.
+    pub fn log(&self, text: &str) {
+        let line = format!("{}\n", printable(text).replace('\n', "\\u000a"));
+        self.suspended(|| {
+            let _ = io::stderr().lock().write_all(line.as_bytes());
+        });
+    }
+
     fn line(&self, tint: Tint, label: &str, text: &str) {
         let (on, off) = match tint {
             _ if !self.colour => ("", ""),

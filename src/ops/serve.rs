@@ -6,23 +6,94 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
+use super::notify::Notifier;
+use super::serve_files::{self, Files};
 use super::{Error, Result, archives, keys};
 use crate::archive::{self, Release};
 use crate::model::{GitOid, GitRef, Progress, ReleaseName};
-use crate::seed::{self, Content, Limits, SeedError, Server};
+use crate::seed::{self, AccessLog, Content, Limits, SeedError, Server};
 use crate::store::{Endpoint, Store, StoreError, git};
-use crate::trust::Verified;
+use crate::trust::{ServerName, Verified};
 
 /// What a server is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Address to listen on.
     pub listen: SocketAddr,
     /// What to serve.
     pub content: From,
+    /// What nodes call it. The first one becomes part of the recorded endpoint; all of them are in
+    /// the certificate that the site's own authority issues.
+    pub names: Vec<ServerName>,
+    /// Whether and how it speaks TLS.
+    pub tls: Tls,
+    /// An htpasswd file of those who may ask.
+    pub passwords: Option<PathBuf>,
+    /// Passwords may cross a network in the clear.
+    pub plaintext_passwords: bool,
+    /// Bounds on what clients may hold.
+    pub limits: Limits,
+    /// Who keeps a log of requests.
+    pub log: Option<Arc<dyn AccessLog>>,
+    /// The service manager that wants to hear of the server's state.
+    pub notify: Option<Notifier>,
+}
+
+impl Options {
+    /// In the clear, open to all, with the usual limits.
+    #[must_use]
+    pub fn new(listen: SocketAddr, content: From) -> Self {
+        Self {
+            listen,
+            content,
+            names: Vec::new(),
+            tls: Tls::None,
+            passwords: None,
+            plaintext_passwords: false,
+            limits: Limits::default(),
+            log: None,
+            notify: None,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let clear = self.tls == Tls::None && !self.listen.ip().is_loopback();
+        if self.passwords.is_some() && clear && !self.plaintext_passwords {
+            return Err(Error::Usage {
+                what: format!("passwords would cross the network to `{}` in the clear", self.listen),
+                hint:
+                    "give `--tls-self-signed` or `--tls-cert` and `--tls-key`; or, where something in front \
+                       of it speaks TLS, `--plaintext-passwords`"
+                        .into(),
+            });
+        }
+        if self.tls == Tls::SelfSigned && matches!(self.content, From::Archive { .. }) {
+            return Err(Error::Usage {
+                what: "the site's own authority is kept in a store, which an archive has none of".into(),
+                hint: "give `--tls-cert` and `--tls-key`, or serve the store".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether and how a server speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// It does not.
+    None,
+    /// With a certificate from elsewhere; both files are read again when they change.
+    Files {
+        /// The chain, PEM, the server's own certificate first.
+        certificate: PathBuf,
+        /// Its private key, PEM.
+        key: PathBuf,
+    },
+    /// With one of an authority of the site's own, which is kept in the store.
+    SelfSigned,
 }
 
 /// Where the content comes from.
@@ -42,6 +113,7 @@ pub enum From {
 /// A server that runs.
 pub struct Running {
     endpoint: String,
+    reload: Arc<Notify>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::result::Result<(), SeedError>>,
     /// Where it was recorded that this store is served.
@@ -98,6 +170,11 @@ impl Running {
         &self.endpoint
     }
 
+    /// Has it read its certificate and its passwords again now.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
     /// Stops it and waits until open requests have ended.
     ///
     /// # Errors
@@ -149,6 +226,7 @@ fn open_or_prepare(path: &Path) -> Result<Store> {
 ///
 /// When the content cannot be read or verified, or the address cannot be listened on.
 pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Running> {
+    options.check()?;
     // The Git repository that is made from an archive's bundle; it goes with the server.
     let mut kept = None;
     let (content, store): (Arc<dyn Content>, Option<Store>) = match &options.content {
@@ -178,8 +256,20 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
             (Arc::new(content), None)
         }
     };
-    let server = Server::bind(options.listen, Limits::default()).await?;
-    let endpoint = server.endpoint();
+    let mut limits = options.limits.clone();
+    serve_files::make_room_for_descriptors(&mut limits, progress.as_ref());
+    let mut server = Server::bind(options.listen, limits).await?;
+    let files = Files::load(&options, server.address(), store.as_ref())?;
+    server = files.equip(server);
+    if let Some(log) = &options.log {
+        server = server.with_log(Arc::clone(log));
+    }
+    let mut endpoint = server.endpoint();
+    if let Some(name) = options.names.first()
+        && let Some((scheme, _)) = endpoint.split_once("://")
+    {
+        endpoint = format!("{scheme}://{name}:{}", server.address().port());
+    }
     let mut recorded = None;
     if let Some(store) = store {
         let endpoint = Endpoint { url: endpoint.clone(), pid: std::process::id() };
@@ -193,30 +283,54 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
             )),
         }
     }
+    let reload = Arc::new(Notify::new());
+    let minders = [
+        Some(tokio::spawn(serve_files::mind(files, Arc::clone(&reload), Arc::clone(&progress)))),
+        options.notify.as_ref().and_then(Notifier::watchdog).map(|every| {
+            let (notify, content) = (options.notify.clone(), Arc::clone(&content));
+            tokio::spawn(serve_files::pulse(notify, every, content))
+        }),
+    ];
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(server.run(content, progress, async move {
         // A sender that is dropped stops the server as a message does.
         let _ = stopped.await;
+        minders.iter().flatten().for_each(JoinHandle::abort);
     }));
-    Ok(Running { endpoint, stop: Some(stop), task, recorded, _scratch: kept })
+    Ok(Running { endpoint, reload, stop: Some(stop), task, recorded, _scratch: kept })
 }
 
-/// Serves until SIGTERM or SIGINT; `ready` is told the endpoint.
+/// Serves until SIGTERM or SIGINT; `ready` is told the endpoint. SIGHUP has certificate and passwords
+/// read again.
 ///
 /// # Errors
 ///
 /// As [`start`], or when signals cannot be waited for.
 pub async fn serve(options: Options, progress: Arc<dyn Progress>, ready: impl FnOnce(&str)) -> Result<()> {
     let signals = |kind| signal(kind).map_err(|error| Error::io("wait for", Path::new("signals"), error));
-    let (mut terminate, mut interrupt) =
-        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt, mut hangup) = (
+        signals(SignalKind::terminate())?,
+        signals(SignalKind::interrupt())?,
+        signals(SignalKind::hangup())?,
+    );
+    let notify = options.notify.clone();
+    let tell = |state: &str| {
+        if let Some(Err(error)) = notify.as_ref().map(|notify| notify.tell(state)) {
+            progress.warn(format!("cannot tell the service manager `{state}`: {error}"));
+        }
+    };
     let mut running = start(options, progress.clone()).await?;
     ready(running.endpoint());
-    tokio::select! {
-        ended = running.wait() => return ended,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    tell("READY=1");
+    loop {
+        tokio::select! {
+            ended = running.wait() => return ended,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => running.reload(),
+        }
     }
+    tell("STOPPING=1");
     progress.note("stopping: open requests may end".into());
     running.stop().await
 }

@@ -81,7 +81,7 @@ impl ArchiveContent {
         Ok(Self {
             file: Arc::new(file),
             members,
-            snapshot: Arc::new(Snapshot { catalog }),
+            snapshot: Arc::new(Snapshot { catalog, active: Vec::new() }),
             known: Arc::default(),
             name: release.document.name.clone(),
             git,

@@ -18,6 +18,19 @@ use crate::store::Catalog;
 pub struct Snapshot {
     /// What there is.
     pub catalog: Catalog,
+    /// The releases that run, by the ledger.
+    pub active: Vec<Active>,
+}
+
+/// A release that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Active {
+    /// Its line.
+    pub name: ReleaseName,
+    /// Its version.
+    pub version: String,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 /// Something that can be served.
@@ -128,6 +141,44 @@ impl Opened {
         // The allocator may have given more room than was asked for.
         bytes.truncate(length);
         Ok(bytes)
+    }
+
+    /// Reads up to `length` bytes at `at` from the blob's start if that takes no waiting for a disk;
+    /// never fewer than all of them.
+    #[must_use]
+    pub fn read_cached(&self, at: u64, length: usize) -> Option<Vec<u8>> {
+        let base = self.offset.checked_add(at)?;
+        let mut bytes = vec![0; length];
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        let slices = &mut [io::IoSliceMut::new(&mut bytes)];
+        let read = rustix::io::preadv2(&*self.file, slices, base, flags).ok()?;
+        (read == length).then_some(bytes)
+    }
+
+    /// Whether reading that stretch takes no waiting for a disk, as far as samples of it say.
+    #[must_use]
+    pub fn is_cached(&self, at: u64, length: usize) -> bool {
+        self.samples(at, length).all(|at| self.read_cached(at, 1).is_some())
+    }
+
+    /// Waits until that stretch is in the page cache. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn cache(&self, at: u64, length: usize) -> io::Result<()> {
+        let base = self.offset.checked_add(at).ok_or(io::ErrorKind::InvalidInput)?;
+        // Only advice: where it is not taken, the samples bring in what they can.
+        let advice = rustix::fs::Advice::WillNeed;
+        let _ = rustix::fs::fadvise(&*self.file, base, std::num::NonZeroU64::new(length as u64), advice);
+        self.samples(at, length).try_for_each(|at| self.read_at(at, 1).map(drop))
+    }
+
+    /// Places that are all in the page cache only if, very likely, what lies between them is: the
+    /// kernel reads ahead by 128 KiB and more.
+    fn samples(&self, at: u64, length: usize) -> impl Iterator<Item = u64> {
+        let end = at.saturating_add(length as u64).min(self.size);
+        (at..end).step_by(64 << 10).chain(end.checked_sub(1))
     }
 
     /// Hashes the whole blob, unless its bytes were checked before. Blocking.

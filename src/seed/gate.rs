@@ -4,13 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{StatusCode, header};
 
+use super::OWN_USER;
 use crate::model::{
-    Digest, ErrorClass, Event, GitOid, GitRef, Progress, RefName, ReleaseDocument, media_type,
+    Digest, ErrorClass, Event, GitOid, GitRef, Progress, RefName, ReleaseDocument, chain, media_type,
 };
+use crate::store::Store;
 
 /// Questions at a time.
 const PARALLEL: usize = 16;
@@ -129,13 +133,7 @@ pub async fn gate(
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(format!("its scheme is `{}`, wanted `http` or `https`", url.scheme())));
     }
-    // No proxy: the endpoint is on this site, and what the environment names is not.
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(ANSWER)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| bad(error.to_string()))?;
+    let client = client(endpoint, store, url.scheme() == "https").map_err(bad)?;
     let silent =
         |source| GateError::Silent { endpoint: endpoint.to_owned(), store: store.to_owned(), source };
     client.get(format!("{endpoint}/v2/")).send().await.map_err(silent)?;
@@ -201,6 +199,30 @@ fn questions(endpoint: &str, document: &ReleaseDocument) -> Vec<Question> {
         });
     }
     questions
+}
+
+/// A client that trusts the site's own authority beside those of this machine, and that the server of
+/// this very store lets in. `store` need not be there.
+fn client(endpoint: &str, store: &Path, tls: bool) -> Result<reqwest::Client, String> {
+    // No proxy: the endpoint is on this site, and what the environment names is not.
+    let mut builder =
+        reqwest::Client::builder().no_proxy().timeout(ANSWER).redirect(reqwest::redirect::Policy::none());
+    if let Ok(store) = Store::open_read_only(store) {
+        if tls && let Some(authority) = store.authority().map_err(|error| chain(&error))? {
+            let certificates = reqwest::Certificate::from_pem_bundle(&authority);
+            builder = builder.tls_certs_merge(certificates.map_err(|error| chain(&error))?);
+        }
+        // The secret is for the server that made it, and for nobody else.
+        let own = store.endpoint().ok().flatten().is_some_and(|own| own.url == endpoint);
+        if own && let Some(secret) = store.secret().map_err(|error| chain(&error))? {
+            let login = STANDARD.encode(format!("{OWN_USER}:{secret}"));
+            let mut value = header::HeaderValue::from_str(&format!("Basic {login}"))
+                .map_err(|_| "the secret of the store is damaged".to_owned())?;
+            value.set_sensitive(true);
+            builder = builder.default_headers([(header::AUTHORIZATION, value)].into_iter().collect());
+        }
+    }
+    builder.build().map_err(|error| chain(&error))
 }
 
 async fn ask(client: &reqwest::Client, question: &Question) -> Result<(), String> {

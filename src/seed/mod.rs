@@ -1,7 +1,8 @@
 //! Serving what the site holds: images to runtimes, history to Git clients.
 //!
-//! One read-only process: OCI distribution pull, smart HTTP Git, `/healthz`. Beside it stand what
-//! points runtimes here (mirrors) and what asks whether everything is here (gate).
+//! One read-only process: OCI distribution pull, smart HTTP Git, `/healthz`, `/metrics`; in the clear
+//! or by TLS, open to all or to those with a password. Beside it stand what points runtimes here
+//! (mirrors) and what asks whether everything is here (gate).
 //!
 //! Or the content goes to a registry of the site's own (push).
 //!
@@ -12,24 +13,36 @@
 //! ever becomes a path of a file.
 
 mod archived;
+mod auth;
+mod connection;
 pub mod content;
+mod dispatch;
 mod gate;
 mod git;
+mod log;
+mod metrics;
 pub mod mirrors;
 pub mod push;
 mod registry;
 pub mod server;
 mod stall;
 mod stored;
+mod tls;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 pub use archived::{ArchiveContent, ArchivedGit};
-pub use content::{Content, Opened, Snapshot};
+pub use auth::{OWN_USER, Passwords, PasswordsError};
+pub use content::{Active, Content, Opened, Snapshot};
+pub use dispatch::{Front, Page};
 pub use gate::{GateError, Gated, gate};
-pub use server::{Front, Limits, Page, Server};
+pub use log::{AccessLog, Served};
+pub use server::{Limits, Server};
 pub use stored::StoreContent;
+pub use tls::{Tls, TlsError};
 
 use crate::model::ErrorClass;
 
@@ -47,6 +60,22 @@ pub enum SeedError {
     /// What is to be served cannot be read.
     #[error("cannot read what is to be served")]
     Content(#[source] io::Error),
+    /// A certificate or its key cannot be used.
+    #[error("cannot use the certificate `{}`", path.display())]
+    Tls {
+        /// The certificate's file.
+        path: PathBuf,
+        /// The cause.
+        source: TlsError,
+    },
+    /// A file of passwords cannot be used.
+    #[error("cannot use the passwords of `{}`", path.display())]
+    Passwords {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: PasswordsError,
+    },
 }
 
 impl SeedError {
@@ -65,6 +94,12 @@ impl SeedError {
             )),
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("ports below 1024 want root; choose another with `--listen`".to_owned())
+            }
+            Self::Passwords { .. } => {
+                Some("make the file with `htpasswd -B -c FILE USER`, which knows bcrypt".to_owned())
+            }
+            Self::Tls { .. } => {
+                Some("give both files as PEM: `--tls-cert` the chain, the server's own first".to_owned())
             }
             _ => None,
         }

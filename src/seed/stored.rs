@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::content::{Content, Opened, Snapshot};
+use super::content::{Active, Content, Opened, Snapshot};
 use crate::ledger;
 use crate::model::progress::Silent;
 use crate::model::{Digest, Progress, ReleaseName, chain};
@@ -46,7 +46,15 @@ impl StoreContent {
                 chain(&release.error)
             ));
         }
-        Ok(Snapshot { catalog })
+        let mut active = Vec::new();
+        for name in history.names() {
+            let Some(digest) = history.active(name) else { continue };
+            // One that is damaged was told of above.
+            let Ok(Some(release)) = self.store.release_by_digest(digest) else { continue };
+            let version = release.document().version.to_string();
+            active.push(Active { name: name.clone(), version, digest });
+        }
+        Ok(Snapshot { catalog, active })
     }
 }
 

@@ -17,6 +17,7 @@ mod retain;
 #[cfg(test)]
 mod samples;
 mod scrub;
+mod serving;
 mod site_registry;
 mod uses;
 

@@ -78,7 +78,8 @@ impl Demo {
         let store = self.folder.join("store");
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let content = serve::From::Store(store.clone());
-        let mut server = serve::start(serve::Options { listen, content }, Arc::clone(&self.progress)).await?;
+        let mut server =
+            serve::start(serve::Options::new(listen, content), Arc::clone(&self.progress)).await?;
         let endpoint = server.endpoint().to_owned();
         self.tell(format!("it answers at {endpoint}; the store is empty so far"));
 

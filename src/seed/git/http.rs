@@ -18,7 +18,8 @@ use super::lfs;
 use super::repository::Repository;
 use crate::model::ReleaseName;
 use crate::seed::content::Content;
-use crate::seed::server::{Shared, text};
+use crate::seed::dispatch::text;
+use crate::seed::server::Shared;
 
 /// The longest request body, inflated: a client that has 300,000 commits to offer.
 const BODY: usize = 16 << 20;
@@ -48,7 +49,7 @@ pub(in crate::seed) async fn answer(shared: &Shared, request: Request) -> Respon
                 text(StatusCode::NOT_FOUND, format!("{error}\n"))
             }
             Err(error) => {
-                shared.progress.warn(format!("cannot open the repository of {name}: {error}"));
+                shared.content_failed(format!("cannot open the repository of {name}: {error}"));
                 text(StatusCode::INTERNAL_SERVER_ERROR, "the repository cannot be read\n")
             }
         },
@@ -161,7 +162,7 @@ async fn serve(shared: &Shared, request: Request, path: PathBuf, ask: Ask) -> Re
 }
 
 fn broken(shared: &Shared, why: &str) -> Response {
-    shared.progress.warn(format!("Git: {why}"));
+    shared.content_failed(format!("Git: {why}"));
     text(StatusCode::INTERNAL_SERVER_ERROR, "the repository cannot be read\n")
 }
 
@@ -248,7 +249,7 @@ fn upload(
     turn: OwnedSemaphorePermit,
 ) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(WAITING);
-    let progress = Arc::clone(&shared.progress);
+    let site = Arc::clone(&shared.site);
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let given_up = {
@@ -261,7 +262,7 @@ fn upload(
             .and_then(|()| Ok(io::Write::flush(&mut out)?));
         match done {
             Ok(()) => out.whole = true,
-            Err(error @ GitError::Broken(_)) => progress.warn(format!("Git: {error}")),
+            Err(error @ GitError::Broken(_)) => site.content_failed(format!("Git: {error}")),
             Err(_) => {}
         }
     });

@@ -117,15 +117,21 @@ async fn respond(shared: &Shared, request: Request) -> Result<Response, Refusal>
     let name = Name::parse(place.name).ok_or_else(not_found)?;
     let ask = ask(&parts.method, place.rest)?;
     let snapshot = shared.content.snapshot().map_err(|error| {
-        shared.progress.warn(format!("cannot read what is to be served: {error}"));
+        shared.content_failed(format!("cannot read what is to be served: {error}"));
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the content cannot be read")
     })?;
     let line = find(snapshot.catalog.lfs(), &name)?;
     match ask {
         Ask::Batch => {
-            let origin = origin(&parts)?;
+            let origin = origin(&parts, shared.scheme())?;
             let bytes = read(shared, &parts, body).await?;
-            let answer = batch(line, &bytes, &format!("{origin}{}", place.base))?;
+            let mut answer = batch(line, &bytes, &format!("{origin}{}", place.base))?;
+            if shared.passwords.is_some() {
+                // A client that is told so sends no password with its downloads.
+                for object in answer["objects"].as_array_mut().into_iter().flatten() {
+                    object.as_object_mut().map(|object| object.remove("authenticated"));
+                }
+            }
             Ok(answer_json(StatusCode::OK, &answer))
         }
         Ask::Object(digest) => {
@@ -191,14 +197,14 @@ fn digest(oid: &str) -> Option<Digest> {
     plain.then(|| format!("sha256:{oid}").parse().ok()).flatten()
 }
 
-/// `http://HOST`, as the client called this server: links of a batch must be absolute.
-fn origin(parts: &Parts) -> Result<String, Refusal> {
+/// `SCHEME://HOST`, as the client called this server: links of a batch must be absolute.
+fn origin(parts: &Parts, scheme: &str) -> Result<String, Refusal> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let host = parts.uri.authority().cloned().or(host).filter(|_| hosts.next().is_none());
     let host = host.filter(|host| !host.as_str().contains('@'));
     let host = host.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "wanted one Host: NAME[:PORT]"))?;
-    Ok(format!("http://{host}"))
+    Ok(format!("{scheme}://{host}"))
 }
 
 /// The whole body, bounded in length and time.
@@ -451,7 +457,7 @@ mod tests {
             for host in hosts {
                 request = request.header(header::HOST, *host);
             }
-            origin(&request.body(()).unwrap().into_parts().0).map_err(|refusal| refusal.status)
+            origin(&request.body(()).unwrap().into_parts().0, "http").map_err(|refusal| refusal.status)
         };
         assert_eq!(parts(&["site:5050"]).unwrap(), "http://site:5050");
         assert_eq!(parts(&["[::1]:5050"]).unwrap(), "http://[::1]:5050");

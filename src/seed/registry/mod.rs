@@ -70,6 +70,14 @@ impl From<BadPath> for Refusal {
     }
 }
 
+/// The answer to who did not say who he is (code `UNAUTHORIZED`).
+pub(super) fn unauthorized() -> Response {
+    let why = "wanted a name and a password";
+    let mut response = Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", why).into_response();
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    response
+}
+
 /// Answers a request below `/v2`.
 pub(super) async fn answer(shared: &Shared, request: Request) -> Response {
     let (parts, _) = request.into_parts();
@@ -149,7 +157,7 @@ fn unknown_manifest(name: &Name, reference: &str) -> Refusal {
 /// The content let us down: the operator hears why, the client that it is not its fault.
 fn broken(shared: &Shared, digest: Option<Digest>, error: &std::io::Error) -> Refusal {
     let what = digest.map_or_else(|| "the catalog".to_owned(), |digest| format!("blob `{digest}`"));
-    shared.progress.warn(format!("cannot read {what}: {error}"));
+    shared.content_failed(format!("cannot read {what}: {error}"));
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", format!("{what} cannot be read"))
 }
 
@@ -256,7 +264,7 @@ pub(super) async fn deliver(
     response.headers_mut().insert(header::CONTENT_TYPE, octets);
     response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if get {
-        *response.body_mut() = body::stream(opened, start, length, shared.progress.clone(), digest);
+        *response.body_mut() = body::stream(opened, start, length, shared, digest);
     }
     Ok(Some(response))
 }
@@ -274,7 +282,7 @@ async fn open(shared: &Shared, entry: &BlobEntry) -> Result<Option<Opened>, Refu
         }
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            shared.progress.warn(format!("blob `{digest}` is listed by a release, but not there"));
+            shared.content_failed(format!("blob `{digest}` is listed by a release, but not there"));
             Ok(None)
         }
         Err(error) => Err(broken(shared, Some(digest), &error)),
