@@ -51,7 +51,15 @@ fn clients_that_do_nothing_are_left() {
     drop(server);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let short = Duration::from_millis(700);
-    let limits = Limits { connections: 3, head: short, stall: short, packs: 1, turn: short, grace: short };
+    let limits = Limits {
+        connections: 3,
+        head: short,
+        stall: short,
+        packs: 1,
+        turn: short,
+        grace: short,
+        ..Limits::default()
+    };
     let host = &start(&runtime, &folder.path().join("store"), limits);
 
     // 1. Nothing is said; 2. the head of a request never ends; 3. nothing follows an answer.

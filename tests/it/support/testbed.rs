@@ -52,6 +52,7 @@ pub fn tool(name: &str, home: &Path) -> Command {
         "helm" | "helm3" => "helm",
         "fusefat" | "mount.exfat-fuse" | "fuseiso" | "mcopy" | "genisoimage" | "mksquashfs" => "media",
         name if name.starts_with("mkfs.") => "media",
+        "podman" | "buildah" => "podman",
         name if name.starts_with("kube-") || name == "kubelet" => "kube",
         _ => "peers",
     };
