@@ -17,6 +17,8 @@ mod link;
 mod packing;
 #[path = "peers/push.rs"]
 mod push;
+#[path = "peers/serve.rs"]
+mod serve;
 
 use std::fmt::Write;
 use std::fs;
@@ -432,7 +434,7 @@ fn main() {
         let work = testbed.join("bench");
         fs::create_dir_all(&work).unwrap();
         packing::packing(&testbed, &work);
-        if !["build", "reuse", "verify", "apply", "push"].iter().any(|name| wanted(name)) {
+        if !["build", "reuse", "verify", "apply", "push", "serve"].iter().any(|name| wanted(name)) {
             return;
         }
     }
@@ -454,5 +456,8 @@ fn main() {
     }
     if wanted("push") {
         bench.push();
+    }
+    if wanted("serve") {
+        serve::serve(&bench);
     }
 }

@@ -1,15 +1,14 @@
 //! The registry that `serve` is, on a store, asked by the clients that sites have, and by hand.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::support::command::{Ended, program, run};
+use crate::support::command::run;
+use crate::support::containerd::Containerd;
 use crate::support::http::{get, raw, request};
 use crate::support::root::is_root;
 use crate::support::served::{BULK, BULK_SIZE, SIGNED, Site};
-use crate::support::testbed::{testbed, tool};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -74,23 +73,11 @@ fn clients_pull_from_a_store_and_see_the_next_release() {
     containerd(&site, folder.path());
 }
 
-/// A containerd of its own, stopped when dropped.
-struct Containerd(Child);
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        // Asked, not killed: it undoes its mounts.
-        let _ = run(program("kill", Path::new("/")).arg(self.0.id().to_string()));
-        let _ = self.0.wait();
-    }
-}
-
 /// A real containerd pulls through the files that `mirrors` writes, and asks nobody else.
 fn containerd(site: &Site, folder: &Path) {
     if !is_root() {
         return;
     }
-    testbed(&["peers"]);
     let hosts = folder.join("certs.d");
     run(site
         .shop
@@ -98,29 +85,8 @@ fn containerd(site: &Site, folder: &Path) {
         .args(["mirrors", "--runtime", "containerd", "--store", "store", "--write"])
         .arg(&hosts))
     .ok();
-    let root = folder.join("containerd");
-    std::fs::create_dir(&root).unwrap();
-    let socket = root.join("socket");
-    let config = format!(
-        "version = 3\nroot = \"{0}/root\"\nstate = \"{0}/state\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
-         \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.nri.v1.nri\", \
-         \"io.containerd.internal.v1.opt\"]\n[grpc]\naddress = \"{1}\"\n[ttrpc]\naddress = \"{0}/ttrpc\"\n",
-        root.display(),
-        socket.display()
-    );
-    std::fs::write(root.join("config.toml"), config).unwrap();
-    let log = std::fs::File::create(root.join("log")).unwrap();
-    let mut command = tool("containerd", folder);
-    command.arg("--config").arg(root.join("config.toml")).stdout(Stdio::null()).stderr(log);
-    let _containerd = Containerd(command.spawn().unwrap());
-    let ctr = |arguments: &[&str]| -> Ended {
-        run(tool("ctr", folder).arg("--address").arg(&socket).args(["-n", "test"]).args(arguments))
-    };
-    let begin = std::time::Instant::now();
-    while ctr(&["version"]).code != 0 {
-        assert!(begin.elapsed().as_secs() < 60, "{}", std::fs::read_to_string(root.join("log")).unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    let containerd = Containerd::start(folder);
+    let ctr = |arguments: &[&str]| containerd.ctr(arguments);
     let hosts = hosts.to_str().unwrap();
     for (reference, digest) in site.shop.images.iter().filter(|(reference, _)| reference != SIGNED) {
         ctr(&["images", "pull", "--local", "--snapshotter", "native", "--hosts-dir", hosts, reference]).ok();

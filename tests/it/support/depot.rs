@@ -38,13 +38,13 @@ impl Server {
         let mut line = String::new();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut out, &mut line).unwrap();
-        assert!(line.starts_with("http://"), "serve says `{line}`:\n{}", fs::read_to_string(log).unwrap());
+        assert!(line.starts_with("http"), "serve says `{line}`:\n{}", fs::read_to_string(log).unwrap());
         Self { child, endpoint: line.trim().to_owned() }
     }
 
     /// `127.0.0.1:PORT`.
     pub fn host(&self) -> &str {
-        self.endpoint.strip_prefix("http://").unwrap()
+        self.endpoint.split_once("://").unwrap().1
     }
 
     /// Its process.
@@ -120,6 +120,13 @@ impl Depot {
     #[track_caller]
     pub fn endpoint(&self) -> &str {
         &self.server.as_ref().unwrap().endpoint
+    }
+
+    /// The server: `127.0.0.1:PORT`, its endpoint, its process.
+    #[track_caller]
+    pub fn server(&self) -> (String, String, u32) {
+        let server = self.server.as_ref().unwrap();
+        (server.host().to_owned(), server.endpoint.clone(), server.pid())
     }
 
     /// Stops the server.

@@ -1,6 +1,8 @@
 //! Git repositories made by the real git.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::command::{Ended, program, run};
 
@@ -8,7 +10,7 @@ use super::command::{Ended, program, run};
 pub struct Repository {
     /// Its work tree.
     pub path: PathBuf,
-    commits: std::cell::Cell<u64>,
+    commits: AtomicU64,
 }
 
 impl Repository {
@@ -16,7 +18,7 @@ impl Repository {
     #[track_caller]
     pub fn init(path: &Path) -> Self {
         std::fs::create_dir_all(path).unwrap();
-        let repository = Self { path: path.to_owned(), commits: std::cell::Cell::new(0) };
+        let repository = Self { path: path.to_owned(), commits: AtomicU64::new(0) };
         repository.git(&["init", "--quiet", "--initial-branch=main"]);
         repository
     }
@@ -30,7 +32,7 @@ impl Repository {
     /// Runs git in it.
     #[track_caller]
     pub fn try_git(&self, arguments: &[&str]) -> Ended {
-        let date = format!("{} +0000", 1_700_000_000 + 60 * self.commits.get());
+        let date = format!("{} +0000", 1_700_000_000 + 60 * self.commits.load(Relaxed));
         let mut command = program("git", &self.path);
         command
             .current_dir(&self.path)
@@ -53,7 +55,7 @@ impl Repository {
     /// Commits all that is there, one minute after the commit before, and answers with the hash.
     #[track_caller]
     pub fn commit(&self, message: &str) -> String {
-        self.commits.set(self.commits.get() + 1);
+        self.commits.fetch_add(1, Relaxed);
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
         self.git(&["rev-parse", "HEAD"])
