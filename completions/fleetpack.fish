@@ -182,6 +182,20 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l listen -d 
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l archive -d 'Serve this archive instead of the store; each blob is verified when it is first read' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s k -l key -d 'Public key that must have signed the archive; may be given several times' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l server-name -d 'Name or address by which nodes reach this server; may be given several times. The first one is recorded as the site\'s endpoint, all of them stand in a self-signed site\'s certificate' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l tls-cert -d 'Speak TLS with this certificate: PEM, the server\'s own first, then those between it and the authority. Read again when it changes, and on SIGHUP' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l tls-key -d 'Private key of the certificate: PEM' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l htpasswd -d 'Ask for a name and a password, those of this htpasswd file (bcrypt: `htpasswd -B`). For everything but `/healthz`. Read again when it changes, and on SIGHUP' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l max-connections -d 'Connections at a time; more wait' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l max-connections-per-address -d 'Connections of one address at a time; more are turned away. Loopback is not counted' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l idle-timeout -d 'How long a request\'s head may take, and a connection lie idle' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l stall-timeout -d 'How long a client may take nothing, or next to nothing, of an answer' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l grace -d 'How long requests that are under way may go on after a stop is asked for' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l log-format -d 'Write a line for each request to stderr, and warnings in the same format [default: warnings alone, as text]' -r -f -a "text\t'For people'
+json\t'One JSON object a line'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l tls-self-signed -d 'Speak TLS with a certificate of the site\'s own authority, which is made in the store on first use. Nodes are to trust `STORE/serve/ca.crt`'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l plaintext-passwords -d 'Let passwords cross a network in the clear: something in front of this server speaks TLS'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l print-systemd-unit -d 'Print a systemd unit that serves with these very options, and end'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l runtime -d 'The runtime' -r -f -a "containerd\t'containerd\'s `config_path` tree of `hosts.toml` files'"
