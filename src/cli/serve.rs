@@ -14,10 +14,8 @@ use super::ui::{Failure, Ui};
 use crate::model::Progress;
 use crate::ops;
 use crate::ops::notify::Notifier;
-use crate::ops::serve::Tls;
+use crate::ops::serve::{AccessLog, Limits, ServerName, Tls};
 use crate::ops::serve_unit::{UnitOptions, unit};
-use crate::seed::{AccessLog, Limits};
-use crate::trust::ServerName;
 
 /// Serve images and Git from the store, or straight from an archive, read-only.
 ///

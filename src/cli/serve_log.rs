@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ui::Ui;
 use crate::model::{Event, Progress};
-use crate::seed::{AccessLog, Served};
+use crate::ops::serve::{AccessLog, Served};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -1,4 +1,4 @@
-//! The service manager's socket (sd_notify(3)): what it hears of a server's state.
+//! The service manager's socket (`sd_notify(3)`): what it hears of a server's state.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;

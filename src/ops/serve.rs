@@ -14,9 +14,11 @@ use super::serve_files::{self, Files};
 use super::{Error, Result, archives, keys};
 use crate::archive::{self, Release};
 use crate::model::{GitOid, GitRef, Progress, ReleaseName};
-use crate::seed::{self, AccessLog, Content, Limits, SeedError, Server};
+use crate::seed::{self, Content, SeedError, Server};
+pub use crate::seed::{AccessLog, Limits, Served};
 use crate::store::{Endpoint, Store, StoreError, git};
-use crate::trust::{ServerName, Verified};
+pub use crate::trust::ServerName;
+use crate::trust::Verified;
 
 /// What a server is told.
 #[derive(Clone)]

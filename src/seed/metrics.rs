@@ -359,7 +359,7 @@ mod tests {
     fn text() {
         let metrics = Metrics::default();
         metrics.ended(Route::Blob, 200, 70, Duration::from_millis(7));
-        metrics.ended(Route::Blob, 200, 30, Duration::from_secs(3_000));
+        metrics.ended(Route::Blob, 200, 30, Duration::from_mins(50));
         let active = Active {
             name: "shop".parse().unwrap(),
             version: "1 \"x\"\\\n".to_owned(),

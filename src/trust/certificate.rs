@@ -41,7 +41,7 @@ const LIFE: Duration = Duration::from_hours(20 * 365 * 24);
 /// With how much of that left it is made anew.
 const LEFT: Duration = Duration::from_hours(7 * 365 * 24);
 /// No clock that is right says less: 2026-01-01.
-const WRITTEN: Duration = Duration::from_secs(1_767_225_600);
+const WRITTEN: Duration = Duration::from_hours(490_896);
 
 /// A name by which clients reach a server: a DNS name or an address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -200,7 +200,7 @@ fn a_site_that_works_without_a_pause_neither_fails_nor_grows() {
         while soak.goes_on() {
             std::thread::sleep(Duration::from_millis(500));
             samples.push(sample(pid));
-            if told.elapsed() > Duration::from_secs(60) {
+            if told.elapsed() > Duration::from_mins(1) {
                 told = Instant::now();
                 let (memory, descriptors) = samples[samples.len() - 1];
                 eprintln!(
@@ -212,16 +212,21 @@ fn a_site_that_works_without_a_pause_neither_fails_nor_grows() {
             }
         }
     });
+    report(soak, &samples, &host, pid, seconds);
+}
+
+/// Prints what was done and what it took, and stops the test where the server failed or grew.
+fn report(soak: Soak, samples: &[(u64, u64)], host: &str, pid: u32, seconds: u64) {
     // Once nobody asks any more, what is left of the connections goes.
     let begin = Instant::now();
-    while sample(pid).1 > samples[0].1 + 2 && begin.elapsed() < Duration::from_secs(60) {
+    while sample(pid).1 > samples[0].1 + 2 && begin.elapsed() < Duration::from_mins(1) {
         std::thread::sleep(Duration::from_millis(200));
     }
     let (_, descriptors) = sample(pid);
     let peak = |part: &[(u64, u64)]| part.iter().map(|(memory, _)| *memory).max().unwrap_or(0);
     let quarter = samples.len() / 4;
     let (early, late) = (peak(&samples[quarter..2 * quarter]), peak(&samples[3 * quarter..]));
-    let figures = get(&host, "/metrics", &[]).body;
+    let figures = get(host, "/metrics", &[]).body;
     let figures = String::from_utf8(figures).unwrap();
     let figure = |name: &str| figures.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim();
     eprintln!(
