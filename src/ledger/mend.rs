@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::scan;
 use super::{FILE_NAME, LedgerError, Line};
-use crate::fsio::{FolderLock, Hasher, limits, write_atomic};
+use crate::fsio::{FolderLock, Hasher, Step, limits, pass, sync_folder, write_atomic};
 use crate::model::Digest;
 
 /// Lines of this length are tried with every byte in every place; longer ones with every bit.
@@ -67,7 +67,9 @@ pub fn mend(folder: &Path, _lock: &FolderLock, aside: &Path) -> Result<(u64, Opt
             fs::create_dir_all(folder)?;
         }
         fs::copy(&path, aside)?;
-        fs::File::open(aside)?.sync_all()
+        pass(Step::SyncFile, aside)?;
+        fs::File::open(aside)?.sync_all()?;
+        aside.parent().map_or(Ok(()), sync_folder)
     };
     set_aside().map_err(|source| LedgerError::Io { what: "copy", path: aside.to_owned(), source })?;
     write_atomic(&path, &bytes).map_err(|source| io("repair", source))?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::open::{Store, StoreWriter, read_small};
-use crate::fsio::{limits, sync_folder, write_atomic};
+use crate::fsio::{Step, limits, pass, sync_folder, write_atomic};
 use crate::model::SiteRegistry;
 
 const FILE: &str = "registry.json";
@@ -65,7 +65,7 @@ impl StoreWriter {
     pub fn record_registry(&self, registry: Option<&RecordedRegistry>) -> Result<(), StoreError> {
         let path = self.folder().join(FILE);
         let Some(registry) = registry else {
-            let remove = || match fs::remove_file(&path) {
+            let remove = || match pass(Step::Remove, &path).and_then(|()| fs::remove_file(&path)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
                 Ok(()) => sync_folder(self.folder()),

@@ -30,6 +30,10 @@ pub enum Act {
     To(&'static str),
     /// `rollback` to the release before.
     Back,
+    /// `apply` of a release; the others stay.
+    Keeping(&'static str),
+    /// `gc`.
+    Gc,
 }
 
 /// What a scenario begins with.
@@ -59,6 +63,8 @@ pub struct Scenario {
     pub kept: &'static [&'static str],
     /// What is done after that, and the release that it makes active.
     pub follow: Option<(Act, &'static str)>,
+    /// Whether the power fails in it; otherwise others begin with its end.
+    pub cut: bool,
 }
 
 /// All of them. `serve` starts, runs beside and stops in each.
@@ -71,6 +77,7 @@ pub const SCENARIOS: &[Scenario] = &[
         then: "1",
         kept: &["1"],
         follow: None,
+        cut: true,
     },
     Scenario {
         name: "next",
@@ -80,6 +87,7 @@ pub const SCENARIOS: &[Scenario] = &[
         then: "2",
         kept: &["1", "2"],
         follow: Some((Act::Back, "1")),
+        cut: true,
     },
     Scenario {
         name: "again",
@@ -89,6 +97,7 @@ pub const SCENARIOS: &[Scenario] = &[
         then: "2",
         kept: &["1", "2"],
         follow: Some((Act::Back, "1")),
+        cut: true,
     },
     Scenario {
         name: "third",
@@ -98,6 +107,7 @@ pub const SCENARIOS: &[Scenario] = &[
         then: "3",
         kept: &["2", "3"],
         follow: Some((Act::Back, "2")),
+        cut: true,
     },
     Scenario {
         name: "rollback",
@@ -107,6 +117,7 @@ pub const SCENARIOS: &[Scenario] = &[
         then: "1",
         kept: &["1", "2"],
         follow: Some((Act::Back, "2")),
+        cut: true,
     },
     Scenario {
         name: "seed-only",
@@ -116,6 +127,27 @@ pub const SCENARIOS: &[Scenario] = &[
         then: "1",
         kept: &["1", "2"],
         follow: Some((Act::Apply("2"), "2")),
+        cut: true,
+    },
+    Scenario {
+        name: "keeping",
+        from: From::End("next"),
+        act: Act::Keeping("3"),
+        before: Some("2"),
+        then: "3",
+        kept: &["1", "2", "3"],
+        follow: None,
+        cut: false,
+    },
+    Scenario {
+        name: "gc",
+        from: From::End("keeping"),
+        act: Act::Gc,
+        before: Some("3"),
+        then: "3",
+        kept: &["2", "3"],
+        follow: Some((Act::Back, "2")),
+        cut: true,
     },
 ];
 
@@ -230,19 +262,21 @@ impl Site {
         self.depot.folder.join("store")
     }
 
+    fn on_store(&self, arguments: &[&str]) -> Command {
+        let mut command = self.depot.fleetpack();
+        command.args(arguments).args(["--store", "store"]);
+        command
+    }
+
     /// A command of the site, ready to run; it stops at failpoints where it is recorded.
     pub fn command(&self, act: Act, recorded: bool) -> Command {
         let mut command = match act {
             Act::Apply(version) => self.depot.apply_command(&self.archives[version], &[]),
             Act::Seed(version) => self.depot.apply_command(&self.archives[version], &["--seed-only"]),
-            Act::To(_) | Act::Back => {
-                let mut command = self.depot.fleetpack();
-                command.args(["rollback", "--store", "store"]);
-                if let Act::To(version) = act {
-                    command.args(["--to", version]);
-                }
-                command
-            }
+            Act::Keeping(version) => self.depot.apply_command(&self.archives[version], &["--keep", "9"]),
+            Act::To(version) => self.on_store(&["rollback", "--to", version]),
+            Act::Back => self.on_store(&["rollback"]),
+            Act::Gc => self.on_store(&["gc"]),
         };
         if recorded {
             command.env("FLEETPACK_FAILPOINTS", self.points.path());
