@@ -246,7 +246,8 @@ impl Site {
                  apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: only-{version}, namespace: {name}}}\n---\n\
                  apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: {name}}}\nspec:\n  \
                  replicas: 0\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
-                 spec: {{containers: [{{name: web, image: \"registry.example.com/depot/own:{version}\"}}]}}\n"
+                 spec: {{containers: [{{name: web, image: \"registry.example.com/depot/own:{version}\", \
+                 readinessProbe: {{tcpSocket: {{port: 80}}}}}}]}}\n"
             ),
         );
         repository.commit(&format!("release {version}"));
