@@ -157,7 +157,7 @@ pub async fn observe(
     let set = inventory::apply_set_id(&release.name);
 
     let coming = brought(rendered.iter());
-    let roles: Vec<ObjectRole> = rendered.iter().map(|object| object.role).collect();
+    let roles: Vec<_> = rendered.iter().map(|object| (object.role, object.turn)).collect();
     let wanted = looker.resolve(rendered, &coming, &default_namespace, &set).await?;
     no_duplicates(&wanted)?;
     let (wanted, idle) = in_order(wanted, &roles, Occasion::of(parent.as_ref(), &release))?;
@@ -229,8 +229,7 @@ impl Looker<'_> {
         let mut missing = Vec::new();
         let mut defaulted = 0_usize;
         for object in rendered {
-            let RenderedObject { mut id, origin, role: _, default_namespace: own_namespace, mut value } =
-                object;
+            let RenderedObject { mut id, origin, default_namespace: own_namespace, mut value, .. } = object;
             let served = self.discovery.find(self.cluster, &id).await?;
             let is_served = served.is_some();
             let by_definition = || {
@@ -485,16 +484,17 @@ fn no_duplicates(wanted: &[Wanted]) -> Result<(), ApplyError> {
 /// Puts objects into the order of work; answers also with the hooks that have nothing to do.
 fn in_order(
     wanted: Vec<Wanted>,
-    roles: &[ObjectRole],
+    roles: &[(ObjectRole, u32)],
     occasion: Occasion,
 ) -> Result<(Vec<Wanted>, Vec<ObjectId>), ApplyError> {
     let items: Vec<_> = wanted
         .iter()
         .zip(roles)
-        .map(|((desired, _), role)| Item {
+        .map(|((desired, _), (role, turn))| Item {
             id: &desired.id,
             origin: Some(&desired.origin),
             role: *role,
+            turn: *turn,
             value: &desired.value,
             default_namespace: None,
             resolved: true,

@@ -27,6 +27,8 @@ pub(super) enum Phase {
 /// Where an object stands, from the coarse to the fine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    /// Of the deployers of the revision, where some wait for others.
+    pub(super) turn: u32,
     pub(super) phase: Phase,
     /// Argo CD's sync wave; of a Helm hook its weight.
     pub(super) wave: i64,
@@ -40,33 +42,35 @@ pub(super) struct Place {
 
 impl Place {
     /// What is healthy before the next of it begins.
-    pub(super) const fn wave(self) -> (Phase, i64) {
-        (self.phase, self.wave)
+    pub(super) const fn wave(self) -> (u32, Phase, i64) {
+        (self.turn, self.phase, self.wave)
     }
 
     /// What is applied in one go.
-    pub(super) const fn step(self) -> (Phase, i64, u8, u32) {
-        (self.phase, self.wave, self.stage, self.level)
+    pub(super) const fn step(self) -> (u32, Phase, i64, u8, u32) {
+        (self.turn, self.phase, self.wave, self.stage, self.level)
     }
 
     /// The wave as people say it: `wave 1`, `hooks before the release`.
     pub(super) fn wave_title(self) -> String {
         let weight = if self.wave == 0 { String::new() } else { format!(", wave {}", self.wave) };
-        match self.phase {
+        let wave = match self.phase {
             Phase::Before => format!("hooks before the release{weight}"),
             Phase::Main => format!("wave {}", self.wave),
             Phase::After => format!("hooks after the release{weight}"),
-        }
+        };
+        if self.turn == 0 { wave } else { format!("turn {}, {wave}", self.turn) }
     }
 
     /// The wave as the ledger and the plan have it; none for the one that all releases have.
     pub(super) fn wave_name(self) -> Option<String> {
-        match self.phase {
-            Phase::Before => Some(format!("pre:{}", self.wave)),
-            Phase::Main if self.wave == 0 => None,
-            Phase::Main => Some(format!("wave:{}", self.wave)),
-            Phase::After => Some(format!("post:{}", self.wave)),
-        }
+        let wave = match self.phase {
+            Phase::Before => format!("pre:{}", self.wave),
+            Phase::Main if self.wave == 0 && self.turn == 0 => return None,
+            Phase::Main => format!("wave:{}", self.wave),
+            Phase::After => format!("post:{}", self.wave),
+        };
+        Some(if self.turn == 0 { wave } else { format!("turn:{}/{wave}", self.turn) })
     }
 
     /// Whether it belongs to a stage of a plan.

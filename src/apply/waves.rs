@@ -2,7 +2,8 @@
 //!
 //! A *wave* is healthy before the next begins (Argo CD, "Sync Phases and Waves"): waves have the
 //! numbers of `argocd.argoproj.io/sync-wave`, hooks the weights of `helm.sh/hook-weight`, in a
-//! phase before or after all else. Within a wave stand the stages by kind ([`super::order`]). An
+//! phase before or after all else. Where deployers of the revision wait for one another, their turns
+//! stand above all of that. Within a wave stand the stages by kind ([`super::order`]). An
 //! object that *depends on* others (`config.kubernetes.io/depends-on`, sigs.k8s.io/cli-utils) comes
 //! after they are healthy, in a later stage or on a higher level of its own. Namespaces and
 //! definitions come no later than the first object that needs them, whatever wave they name.
@@ -187,6 +188,8 @@ pub(super) struct Item<'a> {
     pub(super) id: &'a ObjectId,
     pub(super) origin: Option<&'a Origin>,
     pub(super) role: ObjectRole,
+    /// The turn of its deployer.
+    pub(super) turn: u32,
     pub(super) value: &'a Value,
     /// The namespace that it goes to if it names none; what is not known matches any.
     pub(super) default_namespace: Option<&'a str>,
@@ -201,6 +204,7 @@ impl<'a> Item<'a> {
             id: &object.id,
             origin: Some(&object.origin),
             role: object.role,
+            turn: object.turn,
             value: &object.value,
             default_namespace: object.default_namespace.as_deref(),
             resolved: false,
@@ -316,6 +320,8 @@ pub(super) fn backwards<'a>(members: &[&'a Member]) -> Vec<Vec<&'a Member>> {
                 Some(_) => ObjectRole::Hook,
                 None => ObjectRole::Plain,
             },
+            // The cluster does not say who deployed what.
+            turn: 0,
             value: &member.value,
             default_namespace: None,
             resolved: true,
@@ -361,6 +367,7 @@ impl<'a, 'b> Graph<'a, 'b> {
             let mut place = place(item.id.group(), &item.id.kind);
             let phase = phase(item, occasion);
             place.phase = phase.unwrap_or_default();
+            place.turn = item.turn;
             let wave = annotation(item.value, SYNC_WAVE);
             match wave.map(|text| text.trim().parse()) {
                 Some(Ok(wave)) => place.wave = wave,
@@ -377,7 +384,7 @@ impl<'a, 'b> Graph<'a, 'b> {
                 }
                 None => {}
             }
-            graph.said.push(wave.is_some() || place.phase != Phase::Main);
+            graph.said.push(wave.is_some() || place.phase != Phase::Main || item.turn > 0);
             graph.idle.push(phase.is_none());
             graph.places.push(place);
         }
@@ -444,9 +451,9 @@ impl<'a, 'b> Graph<'a, 'b> {
     fn pull(&mut self) {
         for (host, guests) in &self.hosts {
             let first = guests.iter().map(|guest| self.places[*guest].wave()).min();
-            if let Some((phase, wave)) = first.filter(|first| *first < self.places[*host].wave()) {
+            if let Some(first) = first.filter(|first| *first < self.places[*host].wave()) {
                 let place = &mut self.places[*host];
-                (place.phase, place.wave) = (phase, wave);
+                (place.turn, place.phase, place.wave) = first;
                 self.said[*host] = false;
             }
         }
@@ -499,7 +506,7 @@ impl<'a, 'b> Graph<'a, 'b> {
                 });
                 continue;
             }
-            (own.phase, own.wave) = other.wave();
+            (own.turn, own.phase, own.wave) = other.wave();
         }
         let mut alike: Vec<Place> = needs.iter().map(|need| self.places[*need]).collect();
         alike.retain(|other| other.wave() == own.wave());

@@ -277,8 +277,8 @@ fn read_members(tar: &mut impl Read, entries: &[ObjectEntry]) -> Result<Vec<Rend
                 });
             }
         }
-        let ObjectEntry { id, origin, role, default_namespace } = entry.clone();
-        objects.push(RenderedObject { id, origin, role, default_namespace, value });
+        let ObjectEntry { id, origin, role, default_namespace, turn } = entry.clone();
+        objects.push(RenderedObject { id, origin, role, default_namespace, turn, value });
     }
     let mut end = [1; 2 * BLOCK];
     read_exact(tar, &mut end).map_err(|error| error.unwrap_or(RenderedError::Trailing))?;

@@ -220,6 +220,8 @@ pub struct RenderedObject {
     pub role: ObjectRole,
     /// Namespace that it goes to if it names none and its kind belongs to one.
     pub default_namespace: Option<String>,
+    /// When it comes, where deployers wait for one another: what has a lower turn is healthy before.
+    pub turn: u32,
     /// The whole object.
     pub value: serde_json::Value,
 }
@@ -228,7 +230,7 @@ impl RenderedObject {
     /// An object that is no part of a Helm chart.
     #[must_use]
     pub fn new(id: ObjectId, origin: Origin, value: serde_json::Value) -> Self {
-        Self { role: ObjectRole::of(&id), id, origin, default_namespace: None, value }
+        Self { role: ObjectRole::of(&id), id, origin, default_namespace: None, turn: 0, value }
     }
 }
 

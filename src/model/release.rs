@@ -170,6 +170,15 @@ pub struct ObjectEntry {
     /// Namespace that it goes to if it names none and its kind belongs to one, where the source says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_namespace: Option<String>,
+    /// When it comes, where deployers of the revision wait for one another: what has a lower turn is
+    /// healthy before.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub turn: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+const fn is_first(turn: &u32) -> bool {
+    *turn == 0
 }
 
 impl From<&RenderedObject> for ObjectEntry {
@@ -179,6 +188,7 @@ impl From<&RenderedObject> for ObjectEntry {
             origin: object.origin.clone(),
             role: object.role,
             default_namespace: object.default_namespace.clone(),
+            turn: object.turn,
         }
     }
 }

@@ -46,6 +46,27 @@ fn flux_builds_folders_and_substitutes() {
 }
 
 #[test]
+fn what_depends_on_others_has_a_later_turn() {
+    let flux = |needs: &str| {
+        let waits = format!("  path: ./apps\n  dependsOn: [{{name: {needs}}}]\n");
+        [REPOSITORY, &kustomization("apps", &waits), &kustomization("infra", "  path: ./infra\n")].concat()
+    };
+    let (web, vars) = (config_map("web"), config_map("vars"));
+    let files =
+        |root: &str| run(&[("root/all.yaml", root), ("apps/web.yaml", &web), ("infra/vars.yaml", &vars)]);
+    let out = files(&flux("infra")).unwrap();
+    assert_eq!((out.object("ConfigMap web").turn, out.object("ConfigMap vars").turn), (1, 0));
+    let out = files(&flux("gone")).unwrap();
+    assert_eq!(out.object("ConfigMap web").turn, 0);
+    assert!(
+        out.said.contains("depends on Kustomization flux-system/gone, which is not in the revision"),
+        "{}",
+        out.said
+    );
+    assert!(files(&flux("apps")).is_ok(), "one that waits for itself is what it is");
+}
+
+#[test]
 fn a_bootstrapped_flux_deploys_itself() {
     let own = REPOSITORY.to_owned() + &kustomization("flux-system", "  path: ./clusters/one\n");
     let map = config_map("web");

@@ -106,7 +106,7 @@ async fn a_wave_is_healthy_before_the_next_begins() {
 
     // Nobody binds the claim of wave 0: wave 1 does not begin, and the message says why.
     let (plan, steps, looks, result) = applied(&api, release("waves", "1", &yaml), 4).await;
-    let planned: Vec<_> = plan.stages.iter().map(|stage| stage.step()).collect();
+    let planned: Vec<_> = plan.stages.iter().map(fleetpack::model::plan::Stage::step).collect();
     assert_eq!(planned, WAVES);
     assert!(
         plan.to_string().contains("  4. wave 1: workloads and what they need: ConfigMap waves/late\n"),

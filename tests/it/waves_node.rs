@@ -105,12 +105,11 @@ async fn pods_take_their_turns() {
     // It crashes, and the table says so with its last lines while it is waited for.
     let text = result.unwrap_err().to_string();
     assert!(text.contains("    | cannot open /data"), "{text}");
-    let looks = looks.waiting.lock().unwrap();
+    let looks = looks.waiting.lock().unwrap().clone();
     let told = looks.iter().flat_map(|look| &look.unready).find(|row| row.log == ["cannot open /data"]);
     let row = told.unwrap_or_else(|| panic!("no look shows the log: {looks:#?}"));
     assert_eq!(row.object.to_string(), "Deployment turns/web");
     assert!(row.details[0].contains("ended with exit code 3"), "{row:?}");
-    drop(looks);
 
     // Back: no hook runs, what they left is still there.
     let (plan, steps, _, result) = applied(&api, of_chart("1", &first), 120).await;

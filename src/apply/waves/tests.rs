@@ -218,3 +218,23 @@ fn members_leave_the_other_way_round() {
         .collect();
     assert_eq!(names, ["e", "d", "bc", "a"]);
 }
+
+#[test]
+fn turns_of_deployers_stand_above_waves() {
+    let mut late = object("v1", "ConfigMap", "late", &json!({SYNC_WAVE: "-9"}));
+    late.turn = 1;
+    let mut hook = object("batch/v1", "Job", "hook", &json!({HELM_HOOK: "pre-install"}));
+    hook.turn = 1;
+    let mut namespace = object("v1", "Namespace", "shop", &json!({}));
+    namespace.turn = 1;
+    let objects = [late, hook, namespace, object("v1", "ConfigMap", "early", &json!({SYNC_WAVE: "7"}))];
+    assert_eq!(
+        order(&objects, Occasion::Install).unwrap(),
+        [
+            "wave 7 1/0: shop",
+            "wave 7 3/0: early",
+            "turn 1, hooks before the release 3/0: hook",
+            "turn 1, wave -9 3/0: late"
+        ]
+    );
+}

@@ -99,6 +99,12 @@ pub enum DeployError {
         /// From the first to the first again.
         chain: Vec<String>,
     },
+    /// Deployers depend on one another.
+    #[error("deployers that wait for each other (`spec.dependsOn`): {}", deployers.join(", "))]
+    Waits {
+        /// Those in the ring, and what waits for it.
+        deployers: Vec<String>,
+    },
     /// Deployers deploy deployers without end in sight.
     #[error("deployers more than {limit} deep: {}", chain.join(" deploys "))]
     Deep {
@@ -201,6 +207,9 @@ impl DeployError {
             Self::Missing { .. } => {
                 "deployers are followed through what the revision holds: commit it, or decide with `deployers.ignore`"
                     .to_owned()
+            }
+            Self::Waits { .. } => {
+                "Flux would wait for ever: take one of them out of the others' `spec.dependsOn`".to_owned()
             }
             Self::Cycle { .. } | Self::Deep { .. } => {
                 "let each deployer deploy what lies below it, and none that lies above".to_owned()

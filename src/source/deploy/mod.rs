@@ -19,6 +19,7 @@ mod job;
 mod known;
 mod rendering;
 mod substitute;
+mod turns;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,6 +140,9 @@ pub fn follow(
 
     let Work { known, .. } = work;
     let mut all = known.objects;
+    if config.mode == DeployersMode::Expand {
+        turns::assign(&mut all, settings.progress)?;
+    }
     let given = without_inputs(&mut all, given, settings);
     if all.len() > limits::OBJECTS {
         return Err(RenderError::TooMany.into());
