@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::archives::{self, Opened};
+use super::gc::Choice;
 use super::install::{self, Change, Site};
 use super::registry::{self, Given, Seeding};
 use super::{ClusterSettings, Error, RegistrySettings, Result, chain, keys};
@@ -244,14 +245,10 @@ fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result
     let bundles = release.document.bundles();
     let bundle: u64 =
         bundles.iter().filter_map(|digest| release.document.blob(*digest)).map(|blob| blob.size).sum();
-    // What `--keep 1` would leave: the active release, and all of other names.
-    let active = site.ledger.active(&release.document.name);
-    let others = site
-        .store
-        .releases()?
-        .into_iter()
-        .filter(|other| other.document().name != release.document.name || Some(other.digest()) == active);
-    let keep: Vec<Digest> = others.map(|release| release.digest()).collect();
+    // What `--keep 1` would leave.
+    let held = site.store.survey()?.releases;
+    let name = &release.document.name;
+    let keep = Choice::new(&site.ledger, &held, 1, Some(name), Some(release.digest)).staying();
     let head = release.manifest.len() + release.document_bytes.len();
     let signatures: usize = release.signatures.iter().map(Vec::len).sum();
     let beside = Beside {

@@ -99,7 +99,12 @@ impl<'a> Choice<'a> {
                 (history.active(name) == Some(digest), "active"),
                 (ran.get(name).is_some_and(|ran| ran.contains(&digest)), "ran"),
                 (history.target(name) == Some(digest), "attempted"),
-                (newest.get(name) == Some(&digest), "newest"),
+                // Clocks may be wrong: the one that the ledger has seeded last came in last, too.
+                (
+                    newest.get(name) == Some(&digest)
+                        || (coming.is_none() && history.seeded(name).first() == Some(&digest)),
+                    "newest",
+                ),
                 (only.is_some_and(|only| only != name), "otherName"),
             ]
             .into_iter()
@@ -108,6 +113,11 @@ impl<'a> Choice<'a> {
             if why.is_empty() { choice.go.insert(0, release) } else { choice.stay.push((release, why)) }
         }
         choice
+    }
+
+    /// Those that stay.
+    pub(super) fn staying(&self) -> Vec<Digest> {
+        self.stay.iter().map(|(release, _)| release.digest()).collect()
     }
 
     /// Whether a release goes.
@@ -164,7 +174,7 @@ impl Site {
             progress.note(format!("{} leaves the store", release.title()));
         }
         let aims = self.aims(None);
-        let mut stay: Vec<Digest> = choice.stay.iter().map(|(release, _)| release.digest()).collect();
+        let mut stay = choice.staying();
         stay.sort_by_key(|digest| aims.iter().position(|aim| aim == digest).unwrap_or(aims.len()));
         self.store.retire(&stay, spare)?;
         Ok(())

@@ -169,7 +169,7 @@ impl StoreError {
             }
             Self::Space { unit, reclaimable, .. } if *reclaimable > 0 => Some(format!(
                 "give the store more room, or apply with `--keep 1`: it drops the release before the active one \
-                     first, and frees up to {reclaimable} {unit}"
+                     first, and frees up to {reclaimable} {unit} (`fleetpack gc --keep 1 --dry-run` says whose)"
             )),
             Self::Space { .. } => {
                 Some("no old release could be dropped: give the store more room".to_owned())
