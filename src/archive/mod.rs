@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod closure;
+pub mod copy_out;
 pub mod descriptor;
 pub mod document;
 pub mod error;

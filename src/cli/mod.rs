@@ -13,6 +13,7 @@ mod apply;
 mod build;
 mod completions;
 mod demo;
+mod export;
 mod gc;
 mod history;
 mod images;
@@ -71,6 +72,7 @@ enum Command {
     Status(status::Args),
     History(history::Args),
     Gc(gc::Args),
+    Export(export::Args),
     Scrub(scrub::Args),
     Watch(watch::Args),
     Serve(serve::Args),
@@ -156,6 +158,7 @@ fn run(command: Command, ui: &std::sync::Arc<Ui>) -> Result<ExitCode, Failure> {
         Command::Status(args) => args.run(ui),
         Command::History(args) => args.run(ui),
         Command::Gc(args) => args.run(ui),
+        Command::Export(args) => args.run(ui),
         Command::Scrub(args) => args.run(ui),
         Command::Watch(args) => args.run(ui),
         Command::Serve(args) => args.run(ui),

@@ -9,6 +9,7 @@ pub mod checkout;
 pub mod cluster_state;
 pub mod demo;
 pub mod error;
+pub mod export;
 pub mod gc;
 pub mod image_problems;
 pub mod images;

@@ -93,7 +93,11 @@ impl fmt::Display for Report {
 }
 
 /// The name that is meant: the one given, or the only one that the ledger knows.
-fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Store) -> Result<ReleaseName> {
+pub(super) fn pick_name(
+    given: Option<&ReleaseName>,
+    history: &ledger::History,
+    store: &Store,
+) -> Result<ReleaseName> {
     if let Some(name) = given {
         return Ok(name.clone());
     }
@@ -118,7 +122,7 @@ fn pick_name(given: Option<&ReleaseName>, history: &ledger::History, store: &Sto
 /// * an attempt to go back that did not end well is taken up again, to the same release;
 /// * after another release was begun and did not come to run, it is the active one;
 /// * otherwise it is the one that ran before the active one and is still kept.
-fn target(name: &ReleaseName, history: &ledger::History, kept: &[Digest]) -> Option<Digest> {
+pub(super) fn target(name: &ReleaseName, history: &ledger::History, kept: &[Digest]) -> Option<Digest> {
     let active = history.active(name);
     if history.last_attempt(name).is_none() {
         // No cluster was ever touched: what was seeded before is what was there before.

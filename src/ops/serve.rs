@@ -120,7 +120,7 @@ pub struct Running {
     task: JoinHandle<std::result::Result<(), SeedError>>,
     /// Where it was recorded that this store is served.
     recorded: Option<(Store, Endpoint)>,
-    _scratch: Option<tempfile::TempDir>,
+    _scratch: Option<ScratchFolder>,
 }
 
 /// Makes bare repositories below `scratch` from the bundles of an archive: a pack cannot be served
@@ -247,9 +247,10 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
             let trusted = keys::load_public(public)?;
             let name = archives::display_name(archive);
             let release = archives::open(archive, &trusted)?.release;
-            let scratch = tempfile::Builder::new().prefix("fleetpack-serve-").tempdir().map_err(|error| {
-                Error::io("make a private folder in", Path::new("the temporary folder"), error)
-            })?;
+            // What a server that was killed left there goes first.
+            let temporary = tempfile::env::temp_dir();
+            let scratch = ScratchFolder::create(&temporary, "fleetpack-serve-")
+                .map_err(|error| Error::io("make a private folder in", &temporary, error))?;
             let git =
                 archived_git(archive, &release, scratch.path()).map_err(|error| error.in_archive(&name))?;
             let content = seed::ArchiveContent::open(archive, &release, git);

@@ -10,8 +10,8 @@ use std::fs;
 use jiff::Timestamp;
 
 use super::error::StoreError;
-use super::open::StoreWriter;
-use super::releases::{Parts, Record};
+use super::open::{Store, StoreWriter};
+use super::releases::{Parts, Record, StoredRelease};
 use crate::archive::{Release, manifest, signature};
 use crate::fsio::limits;
 use crate::model::Digest;
@@ -25,6 +25,38 @@ pub struct RebuiltRecord {
     pub moved_to: std::path::PathBuf,
     /// Signatures of the release that were found again.
     pub signatures: usize,
+}
+
+impl Store {
+    /// The release as its archive's head has it: the bytes of manifest, document and signatures.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is not there or not what its digest says.
+    pub fn archived(&self, release: &StoredRelease) -> Result<Release, StoreError> {
+        let (manifest, document_bytes) = self.release_bytes(release.digest())?;
+        let signatures = release
+            .envelope()
+            .signatures
+            .iter()
+            .map(|pair| self.read_blob(pair.bundle.digest, limits::SIGNATURE_BUNDLE))
+            .collect::<Result<Vec<_>, _>>()?;
+        let digest = release.digest();
+        let document = release.document().clone();
+        let archived = Release { manifest, digest, document_bytes, document, signatures, head_length: 0 };
+        let damaged = |why: String| StoreError::Damaged { path: self.record_path(digest), why };
+        let layout = archived.layout().map_err(|error| damaged(error.to_string()))?;
+        Ok(Release { head_length: layout.head_length(), ..archived })
+    }
+
+    /// The manifest of the release `digest` and the document that it names.
+    fn release_bytes(&self, digest: Digest) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+        let manifest = self.read_blob(digest, limits::RELEASE_MANIFEST)?;
+        let (document, _) = manifest::document_of(&manifest)
+            .map_err(|error| StoreError::Damaged { path: self.blob_path(digest), why: error.to_string() })?;
+        let document = self.read_blob(document, limits::RELEASE_DOCUMENT)?;
+        Ok((manifest, document))
+    }
 }
 
 impl StoreWriter {
@@ -55,15 +87,6 @@ impl StoreWriter {
         let moved_to = self.quarantine(&path)?;
         self.record_parts(Parts { manifest: &manifest, document: &document, bundles: &bundles }, ingested)?;
         Ok(RebuiltRecord { digest, moved_to, signatures: bundles.len() })
-    }
-
-    /// The manifest of the release `digest` and the document that it names.
-    fn release_bytes(&self, digest: Digest) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
-        let manifest = self.read_blob(digest, limits::RELEASE_MANIFEST)?;
-        let (document, _) = manifest::document_of(&manifest)
-            .map_err(|error| StoreError::Damaged { path: self.blob_path(digest), why: error.to_string() })?;
-        let document = self.read_blob(document, limits::RELEASE_DOCUMENT)?;
-        Ok((manifest, document))
     }
 
     /// Signatures over `manifest` that lie in the store: found by their own manifests, which follow

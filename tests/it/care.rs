@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::command::{Ended, run};
-use crate::support::depot::Depot;
+use crate::support::depot::{Depot, Server};
+use crate::support::testbed::script;
 
 /// A depot whose releases are seeded: no cluster has a part in this.
 fn depot(folder: &Path, name: &str) -> Depot {
@@ -365,4 +366,139 @@ fn a_collection_that_was_killed_anywhere_leaves_a_whole_store() {
             "{report}"
         );
     }
+}
+
+fn sum(path: &Path) -> fleetpack::model::Digest {
+    fleetpack::model::Digest::of(&fs::read(path).unwrap())
+}
+
+#[test]
+fn what_a_killed_server_left_behind_is_removed_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let depot = depot(folder.path(), "depot-left");
+    let one = depot.build("1", "");
+    let temporary = folder.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let serve = || {
+        let mut command = depot.fleetpack();
+        command.env("TMPDIR", &temporary).args(["serve", "--listen", "127.0.0.1:0", "--key", "release.pub"]);
+        Server::start(command.arg("--archive").arg(&one), &folder.path().join("archive.log"))
+    };
+    let folders = || {
+        let names = fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    // Dropping one kills it.
+    drop(serve());
+    let left = folders();
+    assert_eq!(left.len(), 1);
+    let second = serve();
+    let now = folders();
+    assert!(now.len() == 1 && now != left, "{left:?} {now:?}");
+    let third = serve();
+    assert!(folders().len() == 2 && folders().is_superset(&now), "what another uses stays");
+    let mut clone = crate::support::command::program("git", folder.path());
+    let url = format!("{}/git/depot-left.git", second.endpoint);
+    run(clone.current_dir(folder.path()).args(["clone", "-q", &url, "clone"])).ok();
+    for server in [second, third] {
+        assert_eq!(server.stop().0, Some(0));
+    }
+    assert!(folders().is_empty());
+}
+
+#[test]
+fn an_exported_archive_is_the_one_that_came_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let depot = depot(folder.path(), "depot-out");
+    let one = depot.build("1", "");
+    seed(&depot, &one);
+    let two = depot.build("2", "");
+    // Signed a second time, by another key.
+    let mut command = depot.fleetpack();
+    run(command.args(["keygen", "--output-key-prefix", "second"])).ok();
+    run(depot.fleetpack().args(["sign", "--key", "second.key"]).arg(&two)).ok();
+    seed(&depot, &two);
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let folder_text = out.to_str().unwrap();
+    let report = depot.site(&["export", "1", "-o", folder_text, "--format", "json"]).ok().json();
+    assert_eq!(report["signatures"].as_u64(), Some(1), "{report}");
+    assert_eq!(sum(&out.join("depot-out-1.fleetpack.tar")), sum(&one));
+    let report = depot.site(&["export", "active", "-o", folder_text, "--format", "json"]).ok().json();
+    assert_eq!(report["signatures"].as_u64(), Some(2), "{report}");
+    let second = out.join("depot-out-2.fleetpack.tar");
+    assert_eq!(sum(&second), sum(&two));
+    for (text, wanted) in
+        [("previous", &one), ("depot-out:2", &two), (&report["release"].as_str().unwrap()[7..20], &two)]
+    {
+        let mut command = depot.fleetpack();
+        let ended = command.args(["export", text, "-o", "-", "--store", "store"]).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(fleetpack::model::Digest::of(&ended.stdout), sum(wanted), "{text}");
+    }
+    // Another site takes it, by either key.
+    for key in ["release.pub", "second.pub"] {
+        run(depot.fleetpack().args(["verify", "--key", key]).arg(&second)).ok();
+    }
+    let mut command = depot.fleetpack();
+    command.args(["apply", "--seed-only", "--key", "second.pub", "--store", "other", "--endpoint"]);
+    // It has no server of its own: the gate asks the one of the first site, which has the release.
+    run(command.arg(endpoint(&folder.path().join("store"))).arg(&second)).ok();
+    assert_eq!(kept(&depot, "other"), (vec!["2".to_owned()], true));
+
+    // A part of an index's platforms.
+    let mut image = script("image");
+    image.args([
+        "make",
+        "--name",
+        "registry.example.com/depot/part:2",
+        "--platform",
+        "linux/amd64,linux/arm64",
+    ]);
+    run(image.args(["--file", "etc/part=many", "--oci"]).arg(folder.path().join("images"))).ok();
+    let mut command = depot.fleetpack();
+    command.args([
+        "build",
+        "repository",
+        "--images-from",
+        "oci:images",
+        "--key",
+        "release.key",
+        "--name",
+        "sparse",
+    ]);
+    command.args([
+        "--image",
+        "registry.example.com/depot/part:2",
+        "--platform",
+        "linux/amd64",
+        "-o",
+        "sparse.tar",
+    ]);
+    run(&mut command).ok();
+    let sparse = folder.path().join("sparse.tar");
+    seed(&depot, &sparse);
+    depot.site(&["export", "active", "-o", "out"]).refused(2, &["several lines", "--name"]);
+    depot.site(&["export", "active", "--name", "sparse", "-o", "out.tar"]).ok();
+    assert_eq!(sum(&folder.path().join("out.tar")), sum(&sparse));
+
+    // What is not whole is refused, with what is missing and what for; nothing is written.
+    let store = folder.path().join("store");
+    let layer = fs::read_dir(store.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let layer = layer.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    // The image is the same in both releases.
+    let whole = fs::read(&layer).unwrap();
+    flip(&layer, 1000);
+    let refused = depot.site(&["export", "depot-out:2", "-o", "bad.tar"]);
+    refused.refused(1, &["is damaged", "scrub --repair"]);
+    fs::remove_file(&layer).unwrap();
+    let refused = depot.site(&["export", "depot-out:2", "-o", "bad.tar"]);
+    refused.refused(4, &["missing: `sha256:", "image registry.example.com/depot/part:1", "scrub --repair"]);
+    let mut command = depot.fleetpack();
+    let ended = command.args(["export", "depot-out:2", "-o", "-", "--store", "store"]).output().unwrap();
+    assert_eq!((ended.status.code(), ended.stdout.len()), (Some(4), 0));
+    assert!(!folder.path().join("bad.tar").exists());
+    fs::write(&layer, whole).unwrap();
+    depot.site(&["export", "9"]).refused(2, &["no release `9`"]);
+    depot.site(&["export", "depot-out:2", "-o", "/none/x.tar"]).refused(1, &["/none"]);
 }

@@ -240,6 +240,10 @@ fn objects_travel_whether_they_are_in_the_clone_or_on_the_server() {
     assert_eq!(blob(&data), config_map("data").into_bytes());
     assert!(blob(&big) == large());
     assert_eq!(blob(&oid(&depot.shop, "many/119.bin")), b"number 119");
+    // Written out again it is the same archive.
+    run(depot.fleetpack(&["export", "active", "--store", "store", "-o", "out.tar"])).ok();
+    let bytes = |name: &str| std::fs::read(depot.path().join(name)).unwrap();
+    assert!(bytes("out.tar") == bytes("remote.tar"));
 }
 
 #[test]

@@ -129,6 +129,12 @@ fn submodules_travel_and_a_site_serves_them() {
     let stored = Server::start(&mut fleet.fleetpack(&[&serve[..], &["--store", store]].concat()), &log);
     let seed = ["apply", "full.tar", "--key", "release.pub", "--store", store, "--seed-only"];
     run(&mut fleet.fleetpack(&seed)).ok();
+    // Written out again it is the same archive, and a scrub reads the submodules as well.
+    run(&mut fleet.fleetpack(&["export", "active", "--store", store, "-o", "out.tar"])).ok();
+    let bytes = |name: &str| std::fs::read(fleet.path().join(name)).unwrap();
+    assert!(bytes("out.tar") == bytes("full.tar"));
+    let scrubbed = run(&mut fleet.fleetpack(&["scrub", "--store", store])).ok().stdout;
+    assert!(scrubbed.ends_with("all whole\n") && !scrubbed.contains(" 1 generations"), "{scrubbed}");
     let from = ["--archive", "full.tar", "--key", "release.pub"];
     let archived = Server::start(&mut fleet.fleetpack(&[&serve[..], &from].concat()), &log);
     for (name, server) in [("a", &stored), ("b", &archived)] {

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::blobs::{Origin, plan_blobs, transfer};
-use self::naming::{output_path, release_name, release_time, release_version};
+pub(super) use self::naming::output_path;
+use self::naming::{release_name, release_time, release_version};
 use self::reuse::Reuse;
 use super::checkout::{Checkout, RevisionOptions};
 use super::images::{self, ImageOptions};

@@ -64,7 +64,11 @@ pub(super) fn release_time(options: &Options, revision: &Revision) -> Result<Tim
     })
 }
 
-pub(super) fn output_path(output: Option<&Path>, name: &ReleaseName, version: &ReleaseVersion) -> PathBuf {
+pub(in crate::ops) fn output_path(
+    output: Option<&Path>,
+    name: &ReleaseName,
+    version: &ReleaseVersion,
+) -> PathBuf {
     let file = format!("{name}-{version}.fleetpack.tar");
     match output {
         None => PathBuf::from(file),
