@@ -13,6 +13,7 @@ use super::notify::Notifier;
 use super::serve_files::{self, Files};
 use super::{Error, Result, archives, keys};
 use crate::archive::{self, Release};
+use crate::fsio::ScratchFolder;
 use crate::model::{GitOid, GitRef, Progress, ReleaseName};
 use crate::seed::{self, Content, SeedError, Server};
 pub use crate::seed::{AccessLog, Limits, Served};
