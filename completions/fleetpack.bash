@@ -28,6 +28,9 @@ _fleetpack() {
             fleetpack,demo)
                 cmd="fleetpack__subcmd__demo"
                 ;;
+            fleetpack,export)
+                cmd="fleetpack__subcmd__export"
+                ;;
             fleetpack,gc)
                 cmd="fleetpack__subcmd__gc"
                 ;;
@@ -91,6 +94,9 @@ _fleetpack() {
             fleetpack__subcmd__help,demo)
                 cmd="fleetpack__subcmd__help__subcmd__demo"
                 ;;
+            fleetpack__subcmd__help,export)
+                cmd="fleetpack__subcmd__help__subcmd__export"
+                ;;
             fleetpack__subcmd__help,gc)
                 cmd="fleetpack__subcmd__help__subcmd__gc"
                 ;;
@@ -149,7 +155,7 @@ _fleetpack() {
 
     case "${cmd}" in
         fleetpack)
-            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history gc scrub watch serve mirrors demo completions man help"
+            opts="-q -h -V --quiet --help --version build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -338,6 +344,40 @@ _fleetpack() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fleetpack__subcmd__export)
+            opts="-o -q -h --output --name --store --format --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fleetpack__subcmd__gc)
             opts="-q -h --store --keep --dry-run --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -365,7 +405,7 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help)
-            opts="build lock render verify inspect images sign keygen apply rollback status history gc scrub watch serve mirrors demo completions man help"
+            opts="build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -421,6 +461,20 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__help__subcmd__demo)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fleetpack__subcmd__help__subcmd__export)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

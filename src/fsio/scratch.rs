@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::lock::{FolderLock, LockError};
@@ -25,7 +25,7 @@ impl ScratchFolder {
     /// When the folder cannot be made.
     pub fn create(parent: &Path, prefix: &str) -> io::Result<Self> {
         remove_abandoned(parent, prefix);
-        let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
+        let folder = private(prefix).tempdir_in(parent)?;
         let lock = FolderLock::take(folder.path(), "scratch").map_err(|error| match error {
             LockError::Io { source, .. } => source,
             held @ LockError::Held { .. } => io::Error::other(held),
@@ -38,6 +38,13 @@ impl ScratchFolder {
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Makes folders that nobody else may enter.
+fn private(prefix: &str) -> tempfile::Builder<'_, '_> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).permissions(fs::Permissions::from_mode(0o700));
+    builder
 }
 
 /// Removes folders that nobody has locked. Others may write into the temporary folder as well: only
@@ -69,11 +76,11 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let first = ScratchFolder::create(parent.path(), "x-serve-").unwrap();
         // What a process that was killed leaves: a folder with a lock that nobody holds.
-        let left = tempfile::Builder::new().prefix("x-serve-").tempdir_in(parent.path()).unwrap().keep();
+        let left = private("x-serve-").tempdir_in(parent.path()).unwrap().keep();
         drop(FolderLock::take(&left, "killed").unwrap());
         fs::write(left.join("pack"), "x").unwrap();
-        let unlocked = tempfile::Builder::new().prefix("x-serve-").tempdir_in(parent.path()).unwrap();
-        let other = tempfile::Builder::new().prefix("x-other-").tempdir_in(parent.path()).unwrap();
+        let unlocked = private("x-serve-").tempdir_in(parent.path()).unwrap();
+        let other = private("x-other-").tempdir_in(parent.path()).unwrap();
         drop(FolderLock::take(other.path(), "x").unwrap());
         let mut second = ScratchFolder::create(parent.path(), "x-serve-").unwrap();
         // A program that another test starts just now may hold the lock for a moment longer.
