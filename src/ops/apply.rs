@@ -18,10 +18,11 @@ use super::install::{self, Change, Site};
 use super::registry::{self, Given, Seeding};
 use super::{ClusterSettings, Error, RegistrySettings, Result, chain, keys};
 use crate::apply as cluster;
+use crate::archive::BlobSink;
 use crate::ledger::{self, Action, Entry};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Progress, ReleaseDocument, ReleaseName, ReleaseVersion, SiteRegistry};
-use crate::seed::push::PushReport;
+use crate::seed::push::{Early, PushReport, Pusher, Sent};
 use crate::store::{Beside, Store, StoreError, StoredRelease};
 
 /// How far to go.
@@ -162,9 +163,16 @@ pub async fn apply(options: Options, progress: Arc<dyn Progress>) -> Result<Repo
     // has taken in of the new release stays.
     let coming: HashSet<Digest> = document.blobs.iter().map(|blob| blob.digest).collect();
     site.retain(&document.name, options.keep, opened.release.digest, &coming, progress.as_ref())?;
-    let (release, stored, skipped) =
-        seed(&mut site, opened, &progress).map_err(|error| error.in_refused_archive(&name))?;
-    let pushed = match gate(&site, &given, &release, progress.as_ref()).await {
+    // What the store has goes on to the registry while the rest is read.
+    let begin = |pusher: &Arc<Pusher>| pusher.begin(Store::clone(&site.store), document.clone());
+    let early = site.pusher.as_ref().map(begin);
+    let (release, stored, skipped) = seed(&mut site, opened, early.as_ref(), &progress)
+        .map_err(|error| error.in_refused_archive(&name))?;
+    let early = match early {
+        Some(early) => early.finish().await,
+        None => Sent::default(),
+    };
+    let pushed = match gate(&site, &given, &release, &early, progress.as_ref()).await {
         Ok(pushed) => pushed,
         Err(error) => {
             // Git clients follow what runs, not what could not be served.
@@ -239,7 +247,12 @@ pub(super) fn known(store: &Store, digest: Digest) -> Result<StoredRelease> {
 const FILES_OF_REPOSITORY: usize = 20;
 
 /// Takes the archive into the store: blobs, the record of the release, Git.
-fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result<(StoredRelease, u64, u64)> {
+fn seed(
+    site: &mut Site,
+    opened: Opened,
+    early: Option<&Early>,
+    progress: &Arc<dyn Progress>,
+) -> Result<(StoredRelease, u64, u64)> {
     let Opened { release, source } = opened;
     // The pack of the Git bundle stands in the repository too, with an index beside it.
     let bundles = release.document.bundles();
@@ -262,7 +275,10 @@ fn seed(site: &mut Site, opened: Opened, progress: &Arc<dyn Progress>) -> Result
         .keep()
         .map_err(|error| Error::io("keep room aside in", site.store.folder(), error))?;
     let sink = site.store.ingest();
-    let streamed = archives::stream(source, &release, &sink, "taking in", progress.as_ref())?;
+    let announcing = early.map(|early| early.sink(&sink));
+    let into = announcing.as_ref().map_or(&sink as &dyn BlobSink, |announcing| announcing);
+    let streamed = archives::stream(source, &release, into, "taking in", progress.as_ref())?;
+    drop(announcing);
     let ingested = sink.finish()?;
     let stored = site.store.record(&release, Timestamp::now())?;
     // It has come in; names lead to what runs until the cluster is to change.
@@ -277,11 +293,12 @@ async fn gate(
     site: &Site,
     given: &Given<'_>,
     release: &StoredRelease,
+    early: &Sent,
     progress: &dyn Progress,
 ) -> Result<Option<PushReport>> {
     let seeding = Seeding::choose(site.pusher.as_ref(), given, &site.store)?;
     let running = site.running(&release.document().name, release.digest())?;
-    seeding.seed(&site.store, release, running.as_ref(), progress).await
+    seeding.seed(&site.store, release, running.as_ref(), early, progress).await
 }
 
 /// The endpoint that was given, or the one that `serve` wrote into the store.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{RegistrySettings, Result, apply};
 use crate::model::{Progress, SiteRegistry};
 use crate::oci::{self, RetryPolicy};
-use crate::seed::push::{PER_HOST, PushReport, Pusher};
+use crate::seed::push::{PER_HOST, PushReport, Pusher, Sent};
 use crate::seed::{self, Gated};
 use crate::store::{Store, StoreWriter, StoredRelease};
 
@@ -77,7 +77,8 @@ impl Seeding {
     }
 
     /// Makes sure that nodes get all of `release` from there: a registry is given what it lacks, an
-    /// endpoint is asked for everything. `running` is what the cluster runs meanwhile.
+    /// endpoint is asked for everything. `running` is what the cluster runs meanwhile, `early` what
+    /// went to the registry while the release came in.
     ///
     /// A registry has no Git. Where `serve` runs on the store as well, it is asked for the commit.
     pub(super) async fn seed(
@@ -85,6 +86,7 @@ impl Seeding {
         store: &StoreWriter,
         release: &StoredRelease,
         running: Option<&StoredRelease>,
+        early: &Sent,
         progress: &dyn Progress,
     ) -> Result<Option<PushReport>> {
         let document = release.document();
@@ -98,7 +100,7 @@ impl Seeding {
             Self::Push(pusher) => {
                 // The first question: where nobody answers, nothing else needs to be tried.
                 let record = pusher.record().await?;
-                let report = pusher.push(store, release, running).await?;
+                let report = pusher.push(store, release, running, early).await?;
                 store.record_registry(Some(&record))?;
                 match store.endpoint()? {
                     Some(serve) => {

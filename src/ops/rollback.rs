@@ -15,6 +15,7 @@ use crate::apply as cluster;
 use crate::ledger::{self, Action, Entry, Outcome};
 use crate::model::plan::Plan;
 use crate::model::{Digest, Progress, ReleaseName, ReleaseVersion, SiteRegistry};
+use crate::seed::push::Sent;
 use crate::store::{Store, StoredRelease};
 
 /// What a rollback is told.
@@ -203,7 +204,10 @@ pub async fn rollback(options: Options, progress: Arc<dyn Progress>) -> Result<R
     site.switch_git(&name, release.digest())?;
     let running = site.running(&name, release.digest())?;
     // What the registry has lost since is pushed again.
-    let asked = seeding.seed(&site.store, &release, running.as_ref(), progress.as_ref()).await.map(drop);
+    let asked = seeding
+        .seed(&site.store, &release, running.as_ref(), &Sent::default(), progress.as_ref())
+        .await
+        .map(drop);
     if options.seed_only && asked.is_ok() {
         let entry = Entry::Seeded { name: name.clone(), release: release.digest() };
         site.ledger.append(Timestamp::now(), entry)?;

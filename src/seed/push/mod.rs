@@ -7,19 +7,22 @@
 //! cut leaves each tag at the old release or the new one, whole. At the end the registry is asked
 //! again for everything that was sent. Nothing is ever removed: what older releases need stays.
 
+mod early;
 mod error;
 mod plan;
 mod referrers;
+mod report;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde::Serialize;
 
+pub use self::early::{Early, Sent};
 pub use self::error::PushError;
 use self::plan::{Plan, WantedBlob, WantedManifest, WantedTag, read_manifest};
+pub use self::report::PushReport;
 use crate::fsio::Hasher;
 use crate::model::{BlobEntry, Digest, Event, Progress, SiteRegistry};
 use crate::oci::{self, BlobFile, Moved, OciError, Session, Target};
@@ -31,36 +34,6 @@ const QUESTIONS: usize = 16;
 const UPLOADS: usize = 6;
 /// Requests to the registry at a time, of all kinds.
 pub const PER_HOST: usize = 16;
-
-/// What pushing a release came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PushReport {
-    /// The registry, with its prefix.
-    pub registry: String,
-    /// Blobs that were sent.
-    pub pushed: u64,
-    /// Their bytes.
-    pub pushed_bytes: u64,
-    /// Blobs that the registry took over from another of its repositories.
-    pub mounted: u64,
-    /// Their bytes.
-    pub mounted_bytes: u64,
-    /// Blobs that were there.
-    pub skipped: u64,
-    /// Their bytes.
-    pub skipped_bytes: u64,
-    /// Manifests and indexes that were sent.
-    pub manifests: u64,
-    /// Manifests and indexes that were there.
-    pub skipped_manifests: u64,
-    /// Tags that lead to the release now and did not before.
-    pub tags: u64,
-    /// Tags that did so before.
-    pub skipped_tags: u64,
-    /// Tags that lead to the release that runs, until the cluster changes.
-    pub held_tags: u64,
-}
 
 /// Pushes releases to one registry.
 pub struct Pusher {
@@ -135,13 +108,14 @@ impl Pusher {
         store: &Store,
         release: &StoredRelease,
         running: Option<&StoredRelease>,
+        early: &Sent,
     ) -> Result<PushReport, PushError> {
-        let plan = Plan::new(store, release, &self.site)?;
+        let plan = self.plan(store, release)?;
         let title = format!("asking {} what it has of {}", self.site, release.document().title());
         self.progress.event(Event::Start { title, bytes: None });
         let held = self.look(&plan).await?;
         let mut report = PushReport { registry: self.site.to_string(), ..PushReport::default() };
-        self.push_blobs(store, release, &plan, &held, &mut report).await?;
+        self.push_blobs(store, release, &plan, (&held, early), &mut report).await?;
         let sent = self.push_manifests(store, &plan, &held, &mut report).await?;
         self.point_referrers(store, &plan).await?;
         self.point_tags(store, &plan, &held.tags, running, &mut report).await?;
@@ -156,10 +130,14 @@ impl Pusher {
     ///
     /// When the registry does not take one.
     pub async fn point(&self, store: &Store, release: &StoredRelease) -> Result<(), PushError> {
-        let plan = Plan::new(store, release, &self.site)?;
+        let plan = self.plan(store, release)?;
         let tags = self.ask_tags(&plan).await?;
         let mut report = PushReport::default();
         self.point_tags(store, &plan, &tags, None, &mut report).await
+    }
+
+    fn plan(&self, store: &Store, release: &StoredRelease) -> Result<Plan, PushError> {
+        Plan::new(store, release.document(), Some(release.envelope()), &self.site)
     }
 
     /// Asks for everything.
@@ -212,7 +190,7 @@ impl Pusher {
         store: &Store,
         release: &StoredRelease,
         plan: &Plan,
-        held: &Held,
+        (held, early): (&Held, &Sent),
         report: &mut PushReport,
     ) -> Result<(), PushError> {
         let mut work = Vec::new();
@@ -222,8 +200,18 @@ impl Pusher {
                 .repositories
                 .iter()
                 .partition(|repository| held.blobs.contains(&((*repository).clone(), blob.entry.digest)));
-            report.skipped += has.len() as u64;
-            report.skipped_bytes += blob.entry.size * has.len() as u64;
+            for repository in &has {
+                let key = ((*repository).clone(), blob.entry.digest);
+                let (count, bytes) = if early.pushed.contains(&key) {
+                    (&mut report.pushed, &mut report.pushed_bytes)
+                } else if early.mounted.contains(&key) {
+                    (&mut report.mounted, &mut report.mounted_bytes)
+                } else {
+                    (&mut report.skipped, &mut report.skipped_bytes)
+                };
+                *count += 1;
+                *bytes += blob.entry.size;
+            }
             if !lacks.is_empty() {
                 bytes += if has.is_empty() { blob.entry.size } else { 0 };
                 work.push((blob, has.first().copied(), lacks));
@@ -234,7 +222,7 @@ impl Pusher {
         }
         // Only what is in no repository of this release is looked for in those of the others.
         let elsewhere = if work.iter().any(|(_, has, _)| has.is_none()) {
-            self.elsewhere(store, release)
+            self.elsewhere(store, Some(release.digest()))
         } else {
             HashMap::new()
         };
@@ -249,20 +237,26 @@ impl Pusher {
         .buffer_unordered(UPLOADS)
         .try_collect::<()>()
         .await?;
-        (report.pushed, report.pushed_bytes) = read(&counts.pushed);
-        (report.mounted, report.mounted_bytes) = read(&counts.mounted);
+        for (counter, count, bytes) in [
+            (&counts.pushed, &mut report.pushed, &mut report.pushed_bytes),
+            (&counts.mounted, &mut report.mounted, &mut report.mounted_bytes),
+        ] {
+            let (more, more_bytes) = read(counter);
+            *count += more;
+            *bytes += more_bytes;
+        }
         Ok(())
     }
 
     /// Repositories that other kept releases put their blobs into. What cannot be read is no
     /// reason to stop: the blobs are sent then.
-    fn elsewhere(&self, store: &Store, release: &StoredRelease) -> HashMap<Digest, String> {
+    fn elsewhere(&self, store: &Store, release: Option<Digest>) -> HashMap<Digest, String> {
         let mut found = HashMap::new();
         for other in store.releases().unwrap_or_default() {
-            if other.digest() == release.digest() {
+            if Some(other.digest()) == release {
                 continue;
             }
-            let Ok(plan) = Plan::new(store, &other, &self.site) else { continue };
+            let Ok(plan) = self.plan(store, &other) else { continue };
             for blob in plan.blobs {
                 if let Some(repository) = blob.repositories.into_iter().next() {
                     found.entry(blob.entry.digest).or_insert(repository);
@@ -570,27 +564,5 @@ impl Meter {
 
     fn done(&self) {
         (self.moved())(self.size);
-    }
-}
-
-impl std::fmt::Display for PushReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let megabytes = |bytes: u64| bytes / 1_000_000;
-        write!(
-            f,
-            "{}: {} blobs pushed ({} MB), {} mounted, {} there; {} manifests pushed, {} there; {} tags moved",
-            self.registry,
-            self.pushed,
-            megabytes(self.pushed_bytes),
-            self.mounted,
-            self.skipped,
-            self.manifests,
-            self.skipped_manifests,
-            self.tags
-        )?;
-        if self.held_tags > 0 {
-            write!(f, ", {} to move when the cluster changes", self.held_tags)?;
-        }
-        Ok(())
     }
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::PushError;
 use crate::fsio::limits;
-use crate::model::{BlobEntry, Digest, SiteRegistry, media_type};
+use crate::model::{BlobEntry, Digest, ReleaseDocument, SiteRegistry, media_type};
 use crate::oci::{Content, Manifest, RawManifest};
-use crate::store::{Catalog, Store, StoredRelease};
+use crate::store::{Catalog, CatalogSource, Envelope, Store};
 
 /// Indexes within indexes; the archive's reader refuses more.
 const DEPTH: u32 = 16;
@@ -69,18 +69,26 @@ struct Walk<'a> {
 }
 
 impl Plan {
-    /// What `registry` must hold for `release`.
+    /// What `registry` must hold for the release of `document`; of what stands beside it
+    /// (`envelope`) as well, once the store has that.
     ///
     /// # Errors
     ///
     /// When the store lacks or has damaged a manifest, or a repository's name is too long.
-    pub fn new(store: &Store, release: &StoredRelease, registry: &SiteRegistry) -> Result<Self, PushError> {
-        let document = release.document();
-        let envelope = release.envelope();
+    pub fn new(
+        store: &Store,
+        document: &ReleaseDocument,
+        envelope: Option<&Envelope>,
+        registry: &SiteRegistry,
+    ) -> Result<Self, PushError> {
+        let signatures = || envelope.iter().flat_map(|envelope| &envelope.signatures);
+        let beside = envelope.iter().flat_map(|envelope| [&envelope.manifest, &envelope.document]);
+        let signing = signatures().flat_map(|pair| [&pair.manifest, &pair.bundle]);
+        let held = document.blobs.iter().chain(beside).chain(signing);
         let images = &document.images;
         let mut walk = Walk {
             store,
-            held: release.blobs().map(|blob| (blob.digest, blob)).collect(),
+            held: held.map(|blob| (blob.digest, blob)).collect(),
             left_out: images.iter().flat_map(|image| image.absent.iter().map(|a| a.digest)).collect(),
             parsed: HashMap::new(),
             seen: HashMap::new(),
@@ -90,10 +98,11 @@ impl Plan {
         let own = document.rendered_name().0;
         let title = document.title();
         let own_repository = registry.repository(&own)?;
-        for digest in [document.rendered.manifest, envelope.manifest.digest] {
+        let release = envelope.map(|envelope| envelope.manifest.digest);
+        for digest in std::iter::once(document.rendered.manifest).chain(release) {
             walk.manifest(&own_repository, digest, &title, 0, 0)?;
         }
-        for signature in &envelope.signatures {
+        for signature in signatures() {
             walk.manifest(&own_repository, signature.manifest.digest, &title, REFERRERS, 0)?;
         }
         for image in images {
@@ -105,7 +114,7 @@ impl Plan {
             }
         }
         let mut plan = walk.finish();
-        let catalog = Catalog::build(&[release.catalog_source()]);
+        let catalog = Catalog::build(&[CatalogSource { document, envelope }]);
         for name in catalog.repositories() {
             let repository = registry.repository(name)?;
             for (tag, digest) in catalog.tags(name) {
