@@ -907,17 +907,29 @@ _fleetpack() {
             return 0
             ;;
         fleetpack__subcmd__mirrors)
-            opts="-q -h --runtime --endpoint --store --write --quiet --help"
+            opts="-q -h --runtime --endpoint --ca --username --password-file --store --write --check --root --format --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --runtime)
-                    COMPREPLY=($(compgen -W "containerd" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "containerd k3s rke2 crio" -- "${cur}"))
                     return 0
                     ;;
                 --endpoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --username)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -927,6 +939,14 @@ _fleetpack() {
                     ;;
                 --write)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod list_images;
 pub mod lock;
 pub mod mirrors;
+pub mod mirrors_check;
 pub mod notify;
 mod registry;
 pub mod render;

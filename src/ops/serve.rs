@@ -15,7 +15,7 @@ use super::{Error, Result, archives, keys};
 use crate::archive::{self, Release};
 use crate::fsio::ScratchFolder;
 use crate::model::{GitOid, GitRef, Progress, ReleaseName};
-use crate::seed::{self, Content, SeedError, Server};
+use crate::seed::{self, Content, SeedError, Server, StatusPage};
 pub use crate::seed::{AccessLog, Limits, Served};
 use crate::store::{Endpoint, Store, StoreError, git};
 pub use crate::trust::ServerName;
@@ -232,11 +232,11 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
     options.check()?;
     // The Git repository that is made from an archive's bundle; it goes with the server.
     let mut kept = None;
-    let (content, store): (Arc<dyn Content>, Option<Store>) = match &options.content {
+    let (content, store, front): (Arc<dyn Content>, Option<Store>, StatusPage) = match &options.content {
         From::Store(path) => {
             let store = open_or_prepare(path)?;
             let content = seed::StoreContent::new(store.clone()).telling(progress.clone());
-            (Arc::new(content), Some(store))
+            (Arc::new(content), Some(store.clone()), StatusPage::of_store(store))
         }
         From::Archive { archive, keys: public } => {
             if archive == Path::new("-") {
@@ -257,12 +257,12 @@ pub async fn start(options: Options, progress: Arc<dyn Progress>) -> Result<Runn
             let content = seed::ArchiveContent::open(archive, &release, git);
             let content = content.map_err(|error| Error::from(error).in_archive(&name))?;
             kept = Some(scratch);
-            (Arc::new(content), None)
+            (Arc::new(content), None, StatusPage::of_archive(release.digest, release.document.clone()))
         }
     };
     let mut limits = options.limits.clone();
     serve_files::make_room_for_descriptors(&mut limits, progress.as_ref());
-    let mut server = Server::bind(options.listen, limits).await?;
+    let mut server = Server::bind(options.listen, limits).await?.with_front(Arc::new(front));
     let files = Files::load(&options, server.address(), store.as_ref())?;
     server = files.equip(server);
     if let Some(log) = &options.log {

@@ -29,12 +29,13 @@ pub struct Page {
 
 /// Answers paths that are neither images nor Git nor one of the server's own.
 pub trait Front: Send + Sync {
-    /// The page at `path` (`/`, `/status.json`), or nothing. Blocking; called in a thread of its own.
+    /// The page at `path` (`/`, `/status.json`), or nothing; `json` is what the client would rather
+    /// have. Blocking; called in a thread of its own.
     ///
     /// # Errors
     ///
     /// When the page cannot be made; the operator is told, the client hears that it is not its fault.
-    fn page(&self, path: &str) -> std::io::Result<Option<Page>>;
+    fn page(&self, path: &str, json: bool) -> std::io::Result<Option<Page>>;
 }
 
 /// Answers one request.
@@ -187,13 +188,19 @@ async fn page(shared: &Shared, request: &http::request::Parts) -> Response {
         || text(StatusCode::NOT_FOUND, "fleetpack serves /v2/, /git/NAME.git, /metrics and /healthz\n");
     let Some(front) = shared.front.clone() else { return unknown() };
     let path = request.uri.path().to_owned();
-    let made = tokio::task::spawn_blocking(move || front.page(&path)).await;
+    // Browsers name HTML; who names JSON and no HTML wants JSON.
+    let accept = request.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let accept: Vec<&str> = accept.collect();
+    let named = |kind: &str| accept.iter().any(|value| value.contains(kind));
+    let json = named("application/json") && !named("text/html");
+    let made = tokio::task::spawn_blocking(move || front.page(&path, json)).await;
     match made.map_err(std::io::Error::other).flatten() {
         Ok(Some(page)) => {
             let mut response = text(StatusCode::OK, page.body);
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.media_type));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            headers.insert(header::VARY, HeaderValue::from_static("accept"));
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             response
         }

@@ -13,6 +13,7 @@
 //! ever becomes a path of a file.
 
 mod archived;
+mod ask;
 mod auth;
 mod connection;
 pub mod content;
@@ -22,6 +23,7 @@ mod git;
 mod log;
 mod metrics;
 pub mod mirrors;
+mod page;
 pub mod push;
 mod registry;
 pub mod server;
@@ -35,11 +37,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use archived::{ArchiveContent, ArchivedGit};
+pub use ask::{Lacking, ask};
 pub use auth::{OWN_USER, Passwords, PasswordsError};
 pub use content::{Active, Content, Opened, Snapshot};
 pub use dispatch::{Front, Page};
 pub use gate::{GateError, Gated, gate};
 pub use log::{AccessLog, Served};
+pub use page::StatusPage;
 pub use server::{Limits, Server};
 pub use stored::StoreContent;
 pub use tls::{Tls, TlsError};

@@ -129,6 +129,20 @@ impl Depot {
         (server.host().to_owned(), server.endpoint.clone(), server.pid())
     }
 
+    /// Where it listens: `127.0.0.1:PORT`.
+    #[track_caller]
+    pub fn host(&self) -> &str {
+        self.server.as_ref().unwrap().host()
+    }
+
+    /// A server on an archive of this depot.
+    #[track_caller]
+    pub fn serve_archive(&self, archive: &str) -> Server {
+        let mut command = self.fleetpack();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--key", "release.pub", "--archive", archive]);
+        Server::start(&mut command, &self.folder.join("serve-archive.log"))
+    }
+
     /// Stops the server.
     pub fn silence(&mut self) {
         self.server = None;
