@@ -221,7 +221,12 @@ impl Site {
             SystemTime::now().duration_since(time).is_ok_and(|age| age >= GENERATION_STAYS)
         });
         // Switching to what is in use already removes all others.
-        if !same || old { self.git_follows_active(name) } else { Ok(()) }
+        if !same || old {
+            return self.git_follows_active(name);
+        }
+        // A collection that was cut may have come to its end but for this.
+        git::clear_leftovers(&root)?;
+        Ok(git::clear_leftovers(&git::submodules_folder(self.store.folder(), name))?)
     }
 }
 

@@ -168,6 +168,26 @@ fn clean(folder: &Path) -> Result<(), GitStoreError> {
     Ok(())
 }
 
+/// Removes what a cut left behind in `root` and in the folder of each repository below it, where
+/// nothing is to be made or switched that would.
+///
+/// # Errors
+///
+/// When a folder cannot be read, or something in it not removed.
+pub fn clear_leftovers(root: &Path) -> Result<(), GitStoreError> {
+    if !root.is_dir() {
+        return Ok(());
+    }
+    clean(root)?;
+    for entry in fs::read_dir(root).map_err(io_error("read", root))? {
+        let entry = entry.map_err(io_error("read", root))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            clean(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the generation of `releases` (oldest first, the active one last) below `root`, the store's
 /// `git` folder. One that is there already is taken as it is; packs that another generation holds
 /// are linked, not written again.
@@ -642,6 +662,21 @@ mod tests {
             refs: refs.iter().map(|(n, c)| GitRef { name: n.parse().unwrap(), target: oid(*c) }).collect(),
             commit: oid('c'),
         }
+    }
+
+    #[test]
+    fn what_a_cut_removal_left_goes_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let generation = format!("shop/{}", "0".repeat(32));
+        for part in ["shop/.fleetpack-tmp-ab/objects", ".fleetpack-tmp-lib/x", &generation] {
+            fs::create_dir_all(root.path().join(part)).unwrap();
+        }
+        std::os::unix::fs::symlink(&generation, root.path().join("shop.git")).unwrap();
+        clear_leftovers(root.path()).unwrap();
+        clear_leftovers(&root.path().join("none")).unwrap();
+        assert!(root.path().join(&generation).is_dir() && root.path().join("shop.git").is_dir());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(root.path().join("shop")).unwrap().count(), 1);
     }
 
     #[test]

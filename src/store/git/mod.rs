@@ -16,8 +16,8 @@ pub mod walk;
 pub use check::{Repository, Sums, check_generation, holds, releases_of, repositories};
 pub use error::GitStoreError;
 pub use generation::{
-    Generation, GenerationRelease, build_generation, current, prune_generations, remove_others,
-    submodules_folder, submodules_named, switch,
+    Generation, GenerationRelease, build_generation, clear_leftovers, current, prune_generations,
+    remove_others, submodules_folder, submodules_named, switch,
 };
 pub use object::TreeFault;
 pub use pack::PackError;
