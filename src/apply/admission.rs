@@ -15,12 +15,13 @@ use super::discovery::Resource;
 use super::execute::delete;
 use super::inventory::PART_OF;
 use super::members::{Depth, list};
-use super::observe::Observation;
+use super::observe::{Observation, key};
 use super::{ApplyError, Cluster};
 use crate::model::plan::Plan;
 use crate::model::{ObjectId, Progress};
 
 const GROUP: &str = "admissionregistration.k8s.io";
+const QUOTA: &str = "ResourceQuota";
 /// How long one question about admission is asked again.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long the API server may take to notice that admission was withdrawn.
@@ -41,6 +42,7 @@ pub(super) struct Blocker {
 /// Who refused, as the server's message names it.
 #[derive(Debug, PartialEq, Eq)]
 enum Refuser<'a> {
+    Quota(&'a str),
     Webhook(&'a str),
     Policy { policy: &'a str, binding: &'a str },
 }
@@ -50,6 +52,9 @@ fn refuser(message: &str) -> Option<Refuser<'_>> {
         let rest = &message[message.find(before)? + before.len()..];
         rest.find(end).map(|at| &rest[..at])
     };
+    if let Some(name) = between("exceeded quota: ", ',') {
+        return Some(Refuser::Quota(name));
+    }
     let webhook = between("failed calling webhook \"", '"').or_else(|| between("admission webhook \"", '"'));
     if let Some(name) = webhook {
         return Some(Refuser::Webhook(name));
@@ -67,11 +72,13 @@ pub(super) fn is_unasked(error: &CallError) -> bool {
 pub(super) async fn blocker(
     cluster: &Cluster,
     set: &str,
+    namespace: Option<&str>,
     error: &CallError,
     probe: &Call,
 ) -> Option<Blocker> {
     let why = error.text();
     let (id, live) = match refuser(&why)? {
+        Refuser::Quota(name) => own_quota(cluster, set, namespace?, name).await?,
         Refuser::Webhook(name) => own_webhook(cluster, set, name).await?,
         Refuser::Policy { policy, binding } => {
             match own_object(cluster, set, "ValidatingAdmissionPolicyBinding", binding).await {
@@ -100,6 +107,31 @@ async fn own_webhook(cluster: &Cluster, set: &str, name: &str) -> Option<(Object
 async fn own_object(cluster: &Cluster, set: &str, kind: &str, name: &str) -> Option<(ObjectId, Value)> {
     let live = cluster.call(&Call::get(path(kind, name)), PATIENCE).await.ok()?.value;
     (live["metadata"]["labels"][PART_OF] == set).then(|| (id(kind, name), live))
+}
+
+async fn own_quota(cluster: &Cluster, set: &str, namespace: &str, name: &str) -> Option<(ObjectId, Value)> {
+    let path = format!("/api/v1/namespaces/{}/resourcequotas/{}", encode(namespace), encode(name));
+    let live = cluster.call(&Call::get(path), PATIENCE).await.ok()?.value;
+    let id = ObjectId {
+        api_version: "v1".into(),
+        kind: QUOTA.into(),
+        namespace: Some(namespace.into()),
+        name: name.into(),
+    };
+    (live["metadata"]["labels"][PART_OF] == set).then_some((id, live))
+}
+
+/// Whether it is a quota: those come before what they count, so one that the release has needs no
+/// withdrawing.
+pub(super) fn is_quota(id: &ObjectId) -> bool {
+    id.kind == QUOTA && id.group().is_empty()
+}
+
+/// Whether objects of the kind can only refuse others: what a release brought of them and the one
+/// before does not have goes first on the way back, since pods that controllers make meet them
+/// too, which no dry run shows.
+pub(super) fn can_only_refuse(id: &ObjectId) -> bool {
+    is_quota(id) || (id.kind == "LimitRange" && id.group().is_empty()) || id.group() == GROUP
 }
 
 fn id(kind: &str, name: &str) -> ObjectId {
@@ -132,16 +164,25 @@ pub(super) async fn withdraw(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<(), ApplyError> {
-    for blocker in &seen.blockers {
-        let Some(withdrawn) = plan.withdraw.iter().find(|withdrawn| withdrawn.object == blocker.id) else {
-            continue;
+    for withdrawn in &plan.withdraw {
+        let id = &withdrawn.object;
+        let blocker = seen.blockers.iter().find(|blocker| blocker.id == *id);
+        let member = seen.members.iter().find(|member| key(&member.id) == key(id));
+        let uid = blocker.map_or_else(
+            || member.map(|member| member.uid.as_str()),
+            |blocker| blocker.live["metadata"]["uid"].as_str(),
+        );
+        let place = match (&id.namespace, member) {
+            (_, Some(member)) => member.resource.path(id.namespace.as_deref(), Some(&id.name)),
+            (Some(_), None) => continue,
+            (None, None) => path(&id.kind, &id.name),
         };
-        let uid = blocker.live["metadata"]["uid"].as_str().unwrap_or_default();
-        let deleted = delete(cluster, &path(&blocker.id.kind, &blocker.id.name), uid, "Background").await;
-        deleted.map_err(|error| cluster.explain(&format!("withdraw {}", blocker.id), error))?;
-        progress.note(format!("withdrew {}: {}", blocker.id, withdrawn.reason));
+        let deleted = delete(cluster, &place, uid.unwrap_or_default(), "Background").await;
+        deleted.map_err(|error| cluster.explain(&format!("withdraw {id}"), error))?;
+        progress.note(format!("withdrew {id}: {}", withdrawn.reason));
     }
-    for blocker in &seen.blockers {
+    let gone = |blocker: &&Blocker| plan.withdraw.iter().any(|withdrawn| withdrawn.object == blocker.id);
+    for blocker in seen.blockers.iter().filter(gone) {
         let deadline = Instant::now() + NOTICED;
         let is_its = |error: &CallError| refuser(&error.text()) == refuser(&blocker.why);
         while let Err(error) = cluster.call(&blocker.probe, Duration::ZERO).await {
@@ -168,6 +209,10 @@ mod tests {
         let policy =
             "configmaps \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: x";
         assert_eq!(refuser(policy), Some(Refuser::Policy { policy: "p", binding: "b" }));
+        assert_eq!(
+            refuser("pods \"p\" is forbidden: exceeded quota: small, requested: pods=1"),
+            Some(Refuser::Quota("small"))
+        );
         for other in ["exceeded quota: q", "failed calling webhook \"x", ""] {
             assert_eq!(refuser(other), None);
         }

@@ -154,8 +154,12 @@ async fn apply_stage(
         .filter(|change| change.recreate.is_some())
         .map(|change| key(&change.object))
         .collect();
-    let objects: Vec<_> =
-        seen.objects.iter().filter(|observed| observed.desired.place.is_of(stage)).collect();
+    let left: BTreeSet<_> = plan.left.iter().map(|left| key(&left.object)).collect();
+    let objects: Vec<_> = seen
+        .objects
+        .iter()
+        .filter(|observed| observed.desired.place.is_of(stage) && !left.contains(&key(&observed.desired.id)))
+        .collect();
     for wave in objects.chunk_by(|a, b| a.desired.place == b.desired.place) {
         // After a failure nothing new begins, but what is under way is let finish.
         let stopped = AtomicBool::new(false);

@@ -373,7 +373,7 @@ impl Looker<'_> {
         let call = Call::apply(path, &object, true, true);
         let Err(error) = self.cluster.call(&call, PATIENCE).await else { return Ok(()) };
         let set = inventory::apply_set_id(&release.name);
-        match self.found.note(self.cluster, &set, &error, &call).await {
+        match self.found.note(self.cluster, &set, Some(inventory::NAMESPACE), &error, &call).await {
             Some(_) => Ok(()),
             None => Err(self.cluster.explain("write the inventory", error)),
         }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::admission::{can_only_refuse, is_quota};
 use super::consent::{self, Cure, Pruning};
 use super::diff::{differences, differences_of_named};
 use super::inventory::{PART_OF, apply_set_id};
+use super::members::Member;
 use super::observe::{Observation, Observed, Trial, key};
 use super::order::kept;
 use super::waves::backwards;
@@ -54,6 +56,7 @@ pub fn plan(seen: &Observation, options: PlanOptions) -> Result<Plan, ApplyError
         unchanged: Vec::new(),
         prune: Vec::new(),
         kept: Vec::new(),
+        left: Vec::new(),
         withdraw: Vec::new(),
         stages: Vec::new(),
         warnings: seen.warnings.clone(),
@@ -166,6 +169,11 @@ fn plan_object(
         (Trial::Immutable { why }, Some(live)) => {
             let running =
                 if is_job(&object) && !is_finished(live) { "; the Job has not finished" } else { "" };
+            if options.going_back && consent::is_irreplaceable(&object) {
+                let reason = format!("it cannot be changed back: {why}");
+                plan.left.push(KeptObject { object, reason });
+                return None;
+            }
             if let Some(never) = never_recreated(&object, live, &desired.value) {
                 return refuse(format!("{why}; {never}"), false, None);
             }
@@ -242,6 +250,8 @@ fn plan_withdrawing(plan: &mut Plan, seen: &Observation, options: PlanOptions) -
         let in_release = seen.objects.iter().find(|observed| key(&observed.desired.id) == key(&blocker.id));
         let after = match in_release {
             None => "the release does not have it",
+            // It is put right before what it counts comes.
+            Some(_) if is_quota(&blocker.id) => continue,
             Some(_) if options.going_back => "it comes back with the last stage",
             Some(observed) if Cure::Recreate.is_allowed(&observed.desired.value, Some(&blocker.live)) => {
                 "it comes back with the last stage"
@@ -259,6 +269,16 @@ fn plan_withdrawing(plan: &mut Plan, seen: &Observation, options: PlanOptions) -
         };
         let reason = format!("{after}, and it stands in the way: {}", blocker.why);
         plan.withdraw.push(WithdrawnObject { object: blocker.id.clone(), reason });
+    }
+    if options.going_back {
+        let wanted: BTreeSet<_> = seen.objects.iter().map(|observed| key(&observed.desired.id)).collect();
+        for id in seen.members.iter().map(|member| &member.id) {
+            let is_known = plan.withdraw.iter().any(|withdrawn| key(&withdrawn.object) == key(id));
+            if can_only_refuse(id) && !wanted.contains(&key(id)) && !is_known {
+                let reason = "the release does not have it, and it could bar the way back".to_owned();
+                plan.withdraw.push(WithdrawnObject { object: id.clone(), reason });
+            }
+        }
     }
     failures
 }
@@ -290,7 +310,9 @@ fn run_again(object: &crate::model::ObjectId, live: &Value) -> Option<String> {
 fn plan_pruning(plan: &mut Plan, seen: &Observation, options: PlanOptions) {
     let wanted: BTreeSet<_> = seen.objects.iter().map(|observed| key(&observed.desired.id)).collect();
     let idle: BTreeSet<_> = seen.idle.iter().map(key).collect();
-    let left: Vec<_> = seen.members.iter().filter(|member| !wanted.contains(&key(&member.id))).collect();
+    let withdrawn: BTreeSet<_> = plan.withdraw.iter().map(|withdrawn| withdrawn.object.clone()).collect();
+    let is_left = |member: &&Member| !wanted.contains(&key(&member.id)) && !withdrawn.contains(&member.id);
+    let left: Vec<_> = seen.members.iter().filter(is_left).collect();
     // Against the order of work: what depends on others goes before them.
     for member in backwards(&left).into_iter().flatten() {
         if idle.contains(&key(&member.id)) {
@@ -319,7 +341,6 @@ mod tests {
 
     use super::super::discovery::Resource;
     use super::super::inventory::Parent;
-    use super::super::members::Member;
     use super::super::observe::Desired;
     use super::super::{ReleaseObjects, order};
     use super::*;
@@ -471,10 +492,14 @@ mod tests {
             assert!(plan.change[0].recreate.is_some());
             assert_eq!(plan.change[0].fields[0].to_string(), "spec.a: 1 -> 2");
         }
-        // Claims and their like are not to be had back.
-        let claim = id("v1", "PersistentVolumeClaim", "data");
-        let error = of_one(claim, Some("fleetpack.dev/recreate"), &live, immutable(), BACK).unwrap_err();
+        // Claims and their like are not to be had back: refused, or left as they are on the way back.
+        let claim = || id("v1", "PersistentVolumeClaim", "data");
+        let allowed = Some("fleetpack.dev/recreate");
+        let error = of_one(claim(), allowed, &live, immutable(), PlanOptions::default()).unwrap_err();
         assert!(error.to_string().contains("is never deleted to be created again"), "{error}");
+        let plan = of_one(claim(), None, &live, immutable(), BACK).unwrap();
+        assert_eq!(plan.left[0].object, claim());
+        assert!(plan.change.is_empty());
     }
 
     #[test]
@@ -571,6 +596,17 @@ mod tests {
         let plan = plan(&seen, PlanOptions::default()).unwrap();
         assert_eq!(plan.prune[0].to_string(), "PersistentVolumeClaim shop/data");
         assert_eq!(plan.kept[0].object.to_string(), "Secret shop/key");
+    }
+
+    #[test]
+    fn what_can_only_refuse_goes_first_on_the_way_back() {
+        let members = [id("v1", "ResourceQuota", "small"), id("v1", "Secret", "key")];
+        let seen = seen(vec![observed(id("v1", "ConfigMap", "a"), None, ok(json!({})))], &members);
+        let back = plan(&seen, BACK).unwrap();
+        assert_eq!(back.withdraw[0].object, members[0]);
+        assert_eq!(back.prune, [members[1].clone()]);
+        let usual = plan(&seen, PlanOptions::default()).unwrap();
+        assert_eq!((usual.withdraw.len(), usual.prune.len()), (0, 2));
     }
 
     #[test]

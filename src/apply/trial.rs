@@ -55,13 +55,14 @@ impl Found {
         &self,
         cluster: &Cluster,
         set: &str,
+        namespace: Option<&str>,
         error: &CallError,
         probe: &Call,
     ) -> Option<String> {
         if is_unasked(error) {
             self.unasked.store(true, Ordering::Relaxed);
         }
-        let blocker = blocker(cluster, set, error, probe).await?;
+        let blocker = blocker(cluster, set, namespace, error, probe).await?;
         let why = format!("{} of this line of releases stands in the way", blocker.id);
         let mut blockers = self.blockers.lock().unwrap_or_else(PoisonError::into_inner);
         if !blockers.iter().any(|known| known.id == blocker.id) {
@@ -139,7 +140,8 @@ impl Context<'_> {
             return Err(self.cluster.explain(&format!("try {}", desired.id), error));
         };
         let set = desired.value["metadata"]["labels"][PART_OF].as_str().unwrap_or_default();
-        if let Some(why) = self.found.note(self.cluster, set, &error, &call(true)).await {
+        let namespace = desired.id.namespace.as_deref();
+        if let Some(why) = self.found.note(self.cluster, set, namespace, &error, &call(true)).await {
             return Ok((Trial::Unchecked { why }, Vec::new()));
         }
         let why = error.text();
@@ -205,7 +207,9 @@ fn is_missing_right(why: &str) -> bool {
 }
 
 /// What a server says of fields that can never change.
-const UNCHANGEABLE: [&str; 6] = [
+const UNCHANGEABLE: [&str; 7] = [
+    // A claim that was enlarged.
+    "can not be less than",
     "is immutable",
     "may not be changed",
     "may not change once set",

@@ -32,6 +32,10 @@ pub struct Plan {
     pub prune: Vec<ObjectId>,
     /// Objects of an earlier release that this one no longer has and that stay nevertheless.
     pub kept: Vec<KeptObject>,
+    /// Objects of the release that cannot be changed back and must not be created anew, such as a
+    /// claim that was enlarged: they are left as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<KeptObject>,
     /// Admission objects of an earlier release that stand in the way: withdrawn before all else.
     /// What of them the release has itself comes back with the last stage.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -268,6 +272,9 @@ impl fmt::Display for Plan {
         for object in &self.prune {
             writeln!(f, "  - prune   {object}  left the release; deleted once the release is healthy")?;
         }
+        for left in &self.left {
+            writeln!(f, "  = leave   {}  {}", left.object, left.reason)?;
+        }
         for kept in &self.kept {
             writeln!(f, "  = keep    {}  left the release; {}", kept.object, kept.reason)?;
         }
@@ -354,6 +361,7 @@ mod tests {
             unchanged: vec![],
             prune: vec![id("Service", "old")],
             kept: vec![],
+            left: vec![],
             withdraw: vec![],
             stages: vec![],
             warnings: vec![],

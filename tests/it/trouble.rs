@@ -538,6 +538,61 @@ fn quota_and_limits_refuse() {
 }
 
 #[test]
+fn own_quota_does_not_bar_the_way_back() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new("trouble-counted");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more, namespace: NS}\n";
+    let quota = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small, namespace: NS}\nspec: {hard: {configmaps: 2}}\n";
+    let one = site.build("1", &site.object(map));
+    let two = site.build("2", &site.object(quota));
+    site.apply(&one, &[]).ok();
+    site.apply(&two, &[]).ok();
+    assert!(!site.is_there("configmap/more"));
+    while site.get("resourcequota/small")["status"]["used"]["configmaps"] != "2" {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let said = site.site(&["rollback"]).ok().stderr;
+    assert!(said.contains("withdrew ResourceQuota trouble-counted/small"), "{said}");
+    site.runs("1");
+    assert!(site.is_there("configmap/more") && !site.is_there("resourcequota/small"));
+}
+
+#[test]
+fn a_claim_that_was_enlarged_is_left_on_the_way_back() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new("trouble-grown");
+    let claim = |size: u8| {
+        site.object(&format!(
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: data, namespace: NS}}\nspec: {{storageClassName: \
+             trouble-grow, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: {size}Mi}}}}}}\n---\n\
+             apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{name: trouble-grow}}\n\
+             provisioner: fleetpack.test/none\nallowVolumeExpansion: true\n"
+        ))
+    };
+    let (one, two) = (site.build("1", &claim(1)), site.build("2", &(claim(2) + &site.object(&sick()))));
+    site.put(
+        "{apiVersion: v1, kind: PersistentVolume, metadata: {name: trouble-grown}, spec: {storageClassName: trouble-grow, \
+         capacity: {storage: 5Mi}, accessModes: [ReadWriteOnce], claimRef: {namespace: trouble-grown, name: data}, \
+         hostPath: {path: /run/trouble-grown}}}",
+    );
+    site.apply(&one, &[]).ok();
+    let before = site.uid("pvc/data");
+    site.apply(&two, &["--timeout", "3s"]).refused(5, &["Deployment trouble-grown/sick", "was restored"]);
+    site.runs("1");
+    assert_eq!(site.uid("pvc/data"), before);
+    assert_eq!(site.get("pvc/data")["spec"]["resources"]["requests"]["storage"], "2Mi");
+    let plan = site.site(&["rollback", "--to", "1", "--dry-run"]).ok().stdout;
+    assert!(
+        plan.contains("= leave   PersistentVolumeClaim trouble-grown/data  it cannot be changed back"),
+        "{plan}"
+    );
+}
+
+#[test]
 fn namespace_stuck_terminating() {
     if !is_root() {
         return;
