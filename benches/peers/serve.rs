@@ -17,7 +17,7 @@ use super::{Bench, quotient, run};
 
 const CLIENTS: usize = 8;
 const MANY: usize = 100;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 /// Times of manifests that are taken.
 const TIMES: usize = 4_000;
 

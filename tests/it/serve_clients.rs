@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, program, run};
-use crate::support::containerd::Containerd;
+use crate::support::ctr::Ctr;
 use crate::support::depot::Server;
 use crate::support::root::is_root;
 use crate::support::served::{BULK, BULK_SIZE, SIGNED, Site};
@@ -205,11 +205,11 @@ fn containerd(closed: &Closed) {
         closed.authority.display()
     );
     fs::write(hosts.join("hosts.toml"), text).unwrap();
-    let containerd = Containerd::start(&closed.home);
+    let containerd = Ctr::up(&closed.home);
     let hosts = closed.home.join("certs.d");
     let pull = |more: &[&str]| {
         let common = ["images", "pull", "--local", "--snapshotter", "native", "--hosts-dir"];
-        containerd.ctr(&[&common[..], &[hosts.to_str().unwrap()], more].concat())
+        containerd.run(&[&common[..], &[hosts.to_str().unwrap()], more].concat())
     };
     let image = "registry.example.com/shop/agent:1.0";
     assert_ne!(pull(&[image]).code, 0, "without a password");

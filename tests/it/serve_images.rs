@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::command::run;
-use crate::support::containerd::Containerd;
+use crate::support::ctr::Ctr;
 use crate::support::http::{get, raw, request};
 use crate::support::root::is_root;
 use crate::support::served::{BULK, BULK_SIZE, SIGNED, Site};
@@ -85,8 +85,8 @@ fn containerd(site: &Site, folder: &Path) {
         .args(["mirrors", "--runtime", "containerd", "--store", "store", "--write"])
         .arg(&hosts))
     .ok();
-    let containerd = Containerd::start(folder);
-    let ctr = |arguments: &[&str]| containerd.ctr(arguments);
+    let containerd = Ctr::up(folder);
+    let ctr = |arguments: &[&str]| containerd.run(arguments);
     let hosts = hosts.to_str().unwrap();
     for (reference, digest) in site.shop.images.iter().filter(|(reference, _)| reference != SIGNED) {
         ctr(&["images", "pull", "--local", "--snapshotter", "native", "--hosts-dir", hosts, reference]).ok();

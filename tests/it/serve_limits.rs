@@ -10,7 +10,7 @@ use fleetpack::store::Store;
 
 use crate::support::command::{fleetpack, run};
 use crate::support::depot::Server;
-use crate::support::http::{connect, get};
+use crate::support::http::{connect, get, raw, request};
 use crate::support::liar::Notes;
 use crate::support::served::{BULK_SIZE, Site};
 
@@ -117,6 +117,45 @@ fn clients_that_do_nothing_are_left() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(got > BULK_SIZE, "{got}");
+}
+
+#[test]
+fn idle_clients_make_room_and_a_head_has_its_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    drop(Store::open_or_create(&store, "test").unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let long = Duration::from_mins(10);
+    let limits = Limits { connections: 3, head: long, stall: long, ..Limits::default() };
+    let host = &start(&runtime, &store, limits);
+    // Connections that are kept, and lie idle: none of them is closed for that.
+    let mut idle: Vec<_> = (0..3).map(|_| connect(host)).collect();
+    for stream in &mut idle {
+        stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+    }
+    // Another client does not wait ten minutes for one of their places.
+    let begin = Instant::now();
+    assert_eq!(get(host, "/healthz", &[]).status, 200);
+    assert!(begin.elapsed() < Duration::from_mins(1), "{:?}", begin.elapsed());
+    assert!(idle.into_iter().any(|mut stream| closes(&mut stream)));
+
+    // A head that is too long, by one header or by their number, is refused and not stored.
+    let long = "x".repeat(60 << 10);
+    let refused = request(host, "GET", "/v2/", &[("X-Long", &long)], b"");
+    assert_eq!(refused.status, 431);
+    let many: Vec<(String, String)> = (0..200).map(|at| (format!("X-{at}"), String::new())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(request(host, "GET", "/v2/", &many, b"").status, 431);
+    // Two requests at once on one connection have two answers, in their order, and a body that no
+    // answer is waiting for is not read without end.
+    let both = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answers = String::from_utf8(raw(host, both)).unwrap();
+    assert!(answers.find("ok\n").unwrap() < answers.find("fleetpack_build_info").unwrap(), "{answers}");
+    let endless = b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx";
+    assert!(raw(host, endless).starts_with(b"HTTP/1.1 405"));
 }
 
 #[test]

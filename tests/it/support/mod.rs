@@ -6,7 +6,6 @@ pub mod carried;
 pub mod clock;
 pub mod cluster;
 pub mod command;
-pub mod containerd;
 pub mod ctr;
 pub mod depot;
 pub mod faulty;
