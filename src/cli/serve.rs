@@ -127,7 +127,7 @@ impl Args {
             notify: variable("NOTIFY_SOCKET").map(|socket| Notifier::new(socket.into(), watchdog)),
         };
         let ready = |endpoint: &str| ui.data(endpoint);
-        settings::runtime()?.block_on(ops::serve::serve(options, progress, ready))?;
+        settings::serving_runtime()?.block_on(ops::serve::serve(options, progress, ready))?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -157,6 +157,23 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     })
 }
 
+/// A runtime for a server: more threads than processors, since each may be in the kernel for a while
+/// and a small answer is not to wait for a large one; and a look at what came in after every few tasks.
+///
+/// # Errors
+///
+/// When the system gives no threads.
+pub fn serving_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(processors.saturating_mul(4).clamp(16, 64));
+    builder.event_interval(7).global_queue_interval(7).enable_all().build().map_err(|error| Failure {
+        message: format!("cannot start threads: {error}"),
+        hint: None,
+        class: ErrorClass::Failed,
+    })
+}
+
 /// Runs `work` to its end, or drops it at Ctrl-C or SIGTERM: what it has made so far removes itself.
 ///
 /// # Errors

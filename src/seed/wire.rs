@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -39,16 +39,28 @@ struct Part {
     left: usize,
 }
 
+/// How much a connection sends before it lets others have their turn: a client that reads as fast as
+/// the kernel sends would keep a thread to itself otherwise.
+const BURST: usize = 1 << 20;
+
+/// What is to be sent, in order.
+#[derive(Default)]
+struct Queue {
+    parts: VecDeque<Part>,
+    /// What was sent since others had their turn.
+    burst: usize,
+}
+
 /// The files behind the stand-ins of one connection, in the order in which they go out.
 #[derive(Clone, Default)]
-pub(super) struct Direct(Arc<Mutex<VecDeque<Part>>>);
+pub(super) struct Direct(Arc<Mutex<Queue>>);
 
 impl Direct {
     /// What to put into a body instead of `length` bytes (at most [`WINDOW`]) of `file` at `offset`.
     pub(super) fn stand_in(&self, file: Arc<File>, offset: u64, length: usize) -> Bytes {
         let length = length.min(WINDOW);
         let part = Part { file, offset, left: length };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(part);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).parts.push_back(part);
         REGION.slice(..length)
     }
 
@@ -59,20 +71,31 @@ impl Direct {
         context: &mut Context<'_>,
         wanted: usize,
     ) -> Poll<io::Result<usize>> {
+        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = &mut *queue;
+        if queue.burst >= BURST {
+            queue.burst = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
-            ready!(stream.poll_write_ready(context))?;
-            let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(part) = parts.front_mut() else {
+            if stream.poll_write_ready(context)?.is_pending() {
+                queue.burst = 0;
+                return Poll::Pending;
+            }
+            let Some(part) = queue.parts.front_mut() else {
                 return Poll::Ready(Err(io::Error::other("no file stands behind an answer")));
             };
-            match stream.try_io(Interest::WRITABLE, || send(stream, part, wanted.min(part.left))) {
+            let length = wanted.min(part.left).min(BURST);
+            match stream.try_io(Interest::WRITABLE, || send(stream, part, length)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(sent) => {
                     part.offset += sent as u64;
                     part.left = part.left.saturating_sub(sent);
                     if part.left == 0 {
-                        parts.pop_front();
+                        queue.parts.pop_front();
                     }
+                    queue.burst += sent;
                     return Poll::Ready(Ok(sent));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

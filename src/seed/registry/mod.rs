@@ -187,17 +187,21 @@ async fn manifest(
         }
     };
     let digest = entry.digest;
-    let opened = open(shared, entry).await?.ok_or_else(|| unknown_manifest(name, &digest.to_string()))?;
+    let missing = || unknown_manifest(name, &digest.to_string());
+    let (length, bytes) = if request.method == Method::GET && !unchanged(&request.headers, digest) {
+        let bytes = whole(shared, entry, limits::MANIFEST).await?.ok_or_else(missing)?;
+        (bytes.len() as u64, bytes)
+    } else {
+        (open(shared, entry).await?.ok_or_else(missing)?.size, Vec::new())
+    };
     if unchanged(&request.headers, digest) {
         return Ok(labelled(StatusCode::NOT_MODIFIED, digest, None));
     }
-    let mut response = labelled(StatusCode::OK, digest, Some(opened.size));
+    let mut response = labelled(StatusCode::OK, digest, Some(length));
     let media_type = HeaderValue::from_str(&entry.media_type)
         .map_err(|_| broken(shared, Some(digest), &std::io::ErrorKind::InvalidData.into()))?;
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
-    if request.method == Method::GET {
-        *response.body_mut() = Body::from(read_whole(shared, digest, opened, limits::MANIFEST).await?);
-    }
+    *response.body_mut() = Body::from(bytes);
     Ok(response)
 }
 
@@ -272,19 +276,33 @@ pub(super) async fn deliver(
 /// Opens a blob; `None` when it is not there, although the catalog knows it. One of another size
 /// than the catalog says is no better than one that cannot be read.
 async fn open(shared: &Shared, entry: &BlobEntry) -> Result<Option<Opened>, Refusal> {
+    open_and(shared, entry, Ok).await
+}
+
+/// Opens a blob and goes on with it, by one visit to the threads that may wait for a disk.
+async fn open_and<T: Send + 'static>(
+    shared: &Shared,
+    entry: &BlobEntry,
+    go_on: impl FnOnce(Opened) -> std::io::Result<T> + Send + 'static,
+) -> Result<Option<T>, Refusal> {
     let BlobEntry { digest, size, .. } = *entry;
     let content = shared.content.clone();
-    let opened = tokio::task::spawn_blocking(move || content.open(digest)).await;
-    match opened.map_err(std::io::Error::other).flatten() {
-        Ok(opened) if opened.size != size => {
-            let error = format!("it has {} bytes, wanted {size}", opened.size);
-            Err(broken(shared, Some(digest), &std::io::Error::other(error)))
+    let done = tokio::task::spawn_blocking(move || {
+        let opened = match content.open(digest) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        if opened.size != size {
+            return Err(std::io::Error::other(format!("it has {} bytes, wanted {size}", opened.size)));
         }
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        go_on(opened).map(Some)
+    });
+    match done.await.map_err(std::io::Error::other).flatten() {
+        Ok(None) => {
             shared.content_failed(format!("blob `{digest}` is listed by a release, but not there"));
             Ok(None)
         }
+        Ok(found) => Ok(found),
         Err(error) => Err(broken(shared, Some(digest), &error)),
     }
 }
@@ -301,14 +319,9 @@ async fn prove(shared: &Shared, digest: Digest, mut opened: Opened) -> Result<Op
         .map_err(|error| broken(shared, Some(digest), &error))
 }
 
-/// All bytes of a small blob, proved.
-async fn read_whole(
-    shared: &Shared,
-    digest: Digest,
-    mut opened: Opened,
-    limit: u64,
-) -> Result<Vec<u8>, Refusal> {
-    let read = move || {
+/// All bytes of a small blob, proved; `None` when it is not there, although the catalog knows it.
+async fn whole(shared: &Shared, entry: &BlobEntry, limit: u64) -> Result<Option<Vec<u8>>, Refusal> {
+    let read = move |mut opened: Opened| {
         let too_large = || std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than a manifest");
         let size = usize::try_from(opened.size).map_err(|_| too_large())?;
         if opened.size > limit {
@@ -322,11 +335,7 @@ async fn read_whole(
         }
         Ok(bytes)
     };
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(|error| broken(shared, Some(digest), &error))
+    open_and(shared, entry, read).await
 }
 
 fn etag(digest: Digest) -> String {

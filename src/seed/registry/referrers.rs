@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, answer_bytes, open, read_whole, route::Name};
+use super::{Refusal, answer_bytes, route::Name, whole};
 use crate::fsio::limits;
 use crate::model::{Digest, media_type};
 use crate::seed::content::Snapshot;
@@ -66,8 +66,7 @@ pub(super) async fn answer(
     for Referrer { manifest: entry, .. } in
         repository.map_or(&[][..], |found| catalog.referrers(found, subject))
     {
-        let Some(opened) = open(shared, entry).await? else { continue };
-        let bytes = read_whole(shared, entry.digest, opened, limits::MANIFEST).await?;
+        let Some(bytes) = whole(shared, entry, limits::MANIFEST).await? else { continue };
         // What the manifest itself says counts; the descriptors that others keep are known to lie.
         let manifest: Manifest = serde_json::from_slice(&bytes).unwrap_or_default();
         let found = manifest
