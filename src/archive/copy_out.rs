@@ -10,7 +10,7 @@ use std::thread;
 
 use super::error::{ArchiveError, Result};
 use super::head::{self, Release};
-use super::header::{BLOCK, Member, header, padding};
+use super::header::{Member, header, padding};
 use super::layout::TRAILER;
 use super::signature;
 use super::writer::{Writer, Written};
@@ -114,12 +114,9 @@ pub fn copy_to_stream(
             let (wanted, wanted_size) = (blob.digest, blob.size);
             return Err(ArchiveError::Placed { wanted, wanted_size, found, found_size });
         }
-        let zeros = [0; BLOCK as usize];
-        // At most 511 bytes.
-        let padding = usize::try_from(padding(blob.size)).unwrap_or_default();
-        output.write_all(&zeros[..padding]).map_err(writing)?;
+        io::copy(&mut io::repeat(0).take(padding(blob.size)), output).map_err(writing)?;
     }
-    output.write_all(&[0; TRAILER as usize]).and_then(|()| output.flush()).map_err(writing)?;
+    io::copy(&mut io::repeat(0).take(TRAILER), output).and_then(|_| output.flush()).map_err(writing)?;
     Ok(layout.total)
 }
 

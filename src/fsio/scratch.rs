@@ -57,8 +57,10 @@ fn remove_abandoned(parent: &Path, prefix: &str) {
             continue;
         }
         let Ok(found) = fs::symlink_metadata(&path) else { continue };
-        let own =
-            found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
+        // The last six bits of the mode are the rights of everybody else.
+        let own = found.is_dir()
+            && found.uid() == rustix::process::geteuid().as_raw()
+            && found.mode().trailing_zeros() >= 6;
         // Without its file it was made a moment ago and is about to be locked.
         let was_locked = || fs::symlink_metadata(path.join("lock")).is_ok_and(|lock| lock.is_file());
         if own && was_locked() && FolderLock::take(&path, "cleaning").is_ok() {

@@ -259,9 +259,9 @@ fn seed(
     let bundle: u64 =
         bundles.iter().filter_map(|digest| release.document.blob(*digest)).map(|blob| blob.size).sum();
     // What `--keep 1` would leave.
-    let held = site.store.survey()?.releases;
+    let others_held = site.store.survey()?.releases;
     let name = &release.document.name;
-    let keep = Choice::new(&site.ledger, &held, 1, Some(name), Some(release.digest)).staying();
+    let keep = Choice::new(&site.ledger, &others_held, 1, Some(name), Some(release.digest)).staying();
     let head = release.manifest.len() + release.document_bytes.len();
     let signatures: usize = release.signatures.iter().map(Vec::len).sum();
     let beside = Beside {
