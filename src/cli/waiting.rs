@@ -157,7 +157,7 @@ mod tests {
         );
         let many = table(&waiting(7, vec![one; 12]));
         assert_eq!(many.len(), LINES);
-        assert_eq!(many.last().unwrap(), "  and 5 more");
+        assert_eq!(many.last().unwrap(), "  and 7 more");
     }
 
     #[test]
