@@ -1,7 +1,7 @@
 //! `mirrors --check`: whether nodes would get every image of what runs, and whether their files
 //! say what they should.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -169,7 +169,8 @@ fn compare(
             path.push_str(if length > 0 { "." } else { "" });
             path.push_str(key);
         } else {
-            path.push_str(&format!("[{key:?}]"));
+            // Writing to a string does not fail.
+            let _ = write!(path, "[{key:?}]");
         }
         length
     };
@@ -191,7 +192,7 @@ fn compare(
             for item in wanted.iter().filter(|item| !found.contains(item)) {
                 let like = found.iter().find(|other| other["prefix"] == item["prefix"]);
                 let length = path.len();
-                path.push_str(&format!("[prefix={}]", item["prefix"].as_str().unwrap_or_default()));
+                let _ = write!(path, "[prefix={}]", item["prefix"].as_str().unwrap_or_default());
                 compare(path, item, like, exact, secret, wrong);
                 path.truncate(length);
             }

@@ -107,9 +107,9 @@ fn write(out: &mut String, site: &Site, now: Timestamp) -> fmt::Result {
     for line in &site.lines {
         release_line(out, line, site.source)?;
     }
-    write!(
+    writeln!(
         out,
-        "<footer>{}. The same as JSON: <a href=\"/status.json\">/status.json</a></footer>\n</main>\n</body>\n</html>\n",
+        "<footer>{}. The same as JSON: <a href=\"/status.json\">/status.json</a></footer>\n</main>\n</body>\n</html>",
         Text(site.generator)
     )
 }
@@ -171,20 +171,20 @@ fn state(out: &mut String, line: &ReleaseLine, source: &str) -> fmt::Result {
 }
 
 fn facts(out: &mut String, kept: &Kept) -> fmt::Result {
-    write!(out, "<dl>\n<dt>Commit</dt><dd><code>{}</code></dd>\n", Text(&kept.commit))?;
-    write!(out, "<dt>Release</dt><dd><code>{}</code></dd>\n", Text(kept.release))?;
-    write!(
+    writeln!(out, "<dl>\n<dt>Commit</dt><dd><code>{}</code></dd>", Text(&kept.commit))?;
+    writeln!(out, "<dt>Release</dt><dd><code>{}</code></dd>", Text(kept.release))?;
+    writeln!(
         out,
-        "<dt>Sequence</dt><dd>{}</dd>\n<dt>Made</dt><dd>{}</dd>\n",
+        "<dt>Sequence</dt><dd>{}</dd>\n<dt>Made</dt><dd>{}</dd>",
         kept.sequence,
         Moment(kept.created)
     )?;
     if let Some(ingested) = kept.ingested {
-        write!(out, "<dt>Came in</dt><dd>{}</dd>\n", Moment(ingested))?;
+        writeln!(out, "<dt>Came in</dt><dd>{}</dd>", Moment(ingested))?;
     }
-    write!(
+    writeln!(
         out,
-        "<dt>Holds</dt><dd>{} objects, {} images, {}</dd>\n</dl>\n",
+        "<dt>Holds</dt><dd>{} objects, {} images, {}</dd>\n</dl>",
         kept.objects,
         kept.images.len(),
         bytes(kept.size)
@@ -198,7 +198,7 @@ fn images(out: &mut String, kept: &Kept) -> fmt::Result {
             continue;
         }
         if hidden {
-            write!(out, "<details><summary>{} more images</summary>\n", part.len())?;
+            writeln!(out, "<details><summary>{} more images</summary>", part.len())?;
         }
         out.push_str(
             "<table><caption>Images</caption><thead><tr><th scope=\"col\">Reference</th>\
@@ -206,10 +206,10 @@ fn images(out: &mut String, kept: &Kept) -> fmt::Result {
         );
         for image in part {
             let digest = image.digest.to_string();
-            write!(
+            writeln!(
                 out,
                 "<tr><th scope=\"row\"><code>{}</code></th><td data-label=\"Digest\"><code title=\"{}\">{}</code></td>\
-                 <td data-label=\"Platforms\">{}</td></tr>\n",
+                 <td data-label=\"Platforms\">{}</td></tr>",
                 Text(&image.reference),
                 Text(&digest),
                 Text(image.digest.short()),
@@ -241,10 +241,10 @@ fn others(out: &mut String, line: &ReleaseLine, main: Option<&Kept>) -> fmt::Res
     for kept in others {
         let commit: String = kept.commit.chars().take(12).collect();
         let ingested = kept.ingested.map_or(String::new(), |time| Moment(time).to_string());
-        write!(
+        writeln!(
             out,
             "<tr><th scope=\"row\">{}{}</th><td data-label=\"Release\"><code>{}</code></td><td data-label=\"Commit\"><code>{}</code></td>\
-             <td data-label=\"Came in\">{ingested}</td><td data-label=\"Size\" class=\"number\">{}</td></tr>\n",
+             <td data-label=\"Came in\">{ingested}</td><td data-label=\"Size\" class=\"number\">{}</td></tr>",
             Text(&kept.version),
             if Some(kept.release) == line.served { " (served)" } else { "" },
             Text(kept.release.short()),

@@ -137,13 +137,12 @@ impl StatusPage {
         };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let known = last.as_ref().filter(|(known, _)| *known == stamp).map(|(_, site)| Arc::clone(site));
-        let site = match known {
-            Some(site) => site,
-            None => {
-                let made = Arc::new(self.read()?);
-                *last = Some((stamp, Arc::clone(&made)));
-                made
-            }
+        let site = if let Some(site) = known {
+            site
+        } else {
+            let made = Arc::new(self.read()?);
+            *last = Some((stamp, Arc::clone(&made)));
+            made
         };
         drop(last);
         // Space changes without the store: it is asked for each time.
