@@ -454,8 +454,11 @@ mod tests {
 
     #[test]
     fn what_was_changed_is_told_with_who_did_it() {
-        let live = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "2", "other": "x"}});
-        let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1", "other": "x"}});
+        let map = |a: &str| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": a, "other": "x"},
+                "metadata": {"labels": {PART_OF: "applyset-x-v1"}}})
+        };
+        let (live, value) = (map("2"), map("1"));
         let taken = vec![TakenOver { manager: "kubectl-edit".into(), field: ".data.a".into() }];
         let changed = observed("ConfigMap", json!({}), Some(live), Trial::Result { value, taken });
         assert_eq!(
