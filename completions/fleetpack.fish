@@ -44,7 +44,7 @@ complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "export" -d 'Wri
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "scrub" -d 'Hash everything in the store again, and mend what is damaged'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "watch" -d 'Keep the cluster at the active release: bring back, from the store alone, what differs from it'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "serve" -d 'Serve images and Git from the store, or straight from an archive, read-only'
-complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "mirrors" -d 'Print the configuration that points a container runtime at `fleetpack serve`'
+complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "mirrors" -d 'Print the configuration that points a container runtime at this site, or check it'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "demo" -d 'Show the whole way on this machine: build, verify, serve, apply, a second release, rollback'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c fleetpack -n "__fish_fleetpack_needs_command" -f -a "man" -d 'Print the man page, or write every page to a folder'
@@ -206,10 +206,20 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l plaintext-
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -l print-systemd-unit -d 'Print a systemd unit that serves with these very options, and end'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l runtime -d 'The runtime' -r -f -a "containerd\t'containerd\'s `config_path` tree of `hosts.toml` files'"
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l endpoint -d 'Where the nodes reach `fleetpack serve` [default: where `serve` runs, as it wrote into the store]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l runtime -d 'The runtime' -r -f -a "containerd\t'containerd\'s `config_path` tree of `hosts.toml` files, /etc/containerd/certs.d'
+k3s\t'`registries.yaml` of k3s, /etc/rancher/k3s'
+rke2\t'The same of RKE2, /etc/rancher/rke2'
+crio\t'A drop-in of registries.conf for CRI-O and podman, /etc/containers'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l endpoint -d 'Where the nodes find the images: URL of `fleetpack serve`, or of a registry with its prefix as the path; may be given several times, and nodes try them in this order [default: the registry of the last `apply --registry`, else where `serve` runs]' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l ca -d 'Certificate (PEM) of the authority that nodes are to trust for these endpoints [default: that of `serve` where it made one]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l username -d 'Name that nodes log in with' -r
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l password-file -d 'File whose first line is their password' -r -F
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l store -d 'The site\'s store [default: /var/lib/fleetpack for root, else `$XDG_DATA_HOME`/fleetpack]' -r -F
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l write -d 'Write the files below this folder (containerd\'s `config_path`) instead of printing them' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l write -d 'Write the files below this folder (the runtime\'s own: /etc/containerd/certs.d, /etc/rancher/k3s, /etc/rancher/rke2, /etc/containers) instead of printing them' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l root -d 'The node\'s file system [default: this machine\'s; files that are not there are wrong only where this is given]' -r -F
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l format -d 'How to print it' -r -f -a "text\t'For people'
+json\t'For programs: one JSON document with a `format` number'"
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -l check -d 'Ask each endpoint for every image of the active releases as the runtime would, and compare the files of this node, where it has them, with what they should say. Ends with 4 where an image is lacking, 8 where a file is wrong'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s q -l quiet -d 'Print results, warnings and errors only: no status, no progress'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand mirrors" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand demo" -l kubeconfig -d 'kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the service account]' -r -F
@@ -240,7 +250,7 @@ complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "scrub" -d 'Hash everything in the store again, and mend what is damaged'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "watch" -d 'Keep the cluster at the active release: bring back, from the store alone, what differs from it'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "serve" -d 'Serve images and Git from the store, or straight from an archive, read-only'
-complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "mirrors" -d 'Print the configuration that points a container runtime at `fleetpack serve`'
+complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "mirrors" -d 'Print the configuration that points a container runtime at this site, or check it'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "demo" -d 'Show the whole way on this machine: build, verify, serve, apply, a second release, rollback'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "completions" -d 'Print the completions of a shell'
 complete -c fleetpack -n "__fish_fleetpack_using_subcommand help; and not __fish_seen_subcommand_from build lock render verify inspect images sign keygen apply rollback status history gc export scrub watch serve mirrors demo completions man help" -f -a "man" -d 'Print the man page, or write every page to a folder'

@@ -21,7 +21,7 @@ fn seeded(folder: &Path, name: &str) -> (Depot, String) {
     let depot = Depot::new(folder, name, &folder.join("kubeconfig"));
     let one = depot.build("1", "");
     depot.apply(&one, &["--seed-only"]).ok();
-    let status = depot.fleetpack().args(["inspect", "1.tar", "images", "--format", "json"]).output().unwrap();
+    let status = depot.fleetpack().args(["inspect", "1.tar", "images"]).output().unwrap();
     let text = String::from_utf8(status.stdout).unwrap();
     let at = text.find("sha256:").unwrap_or_else(|| panic!("{text}"));
     (depot, text[at..at + 71].to_owned())

@@ -48,7 +48,7 @@ pub fn testbed(parts: &[&str]) -> PathBuf {
 #[track_caller]
 pub fn tool(name: &str, home: &Path) -> Command {
     let part = match name {
-        "gogit" | "mkimage" | "registries" => name,
+        "gogit" | "mkimage" | "registries" | "wharfie" => name,
         "helm" | "helm3" => "helm",
         "fusefat" | "mount.exfat-fuse" | "fuseiso" | "mcopy" | "genisoimage" | "mksquashfs" => "media",
         name if name.starts_with("mkfs.") => "media",
