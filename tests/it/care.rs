@@ -91,6 +91,10 @@ fn a_flipped_byte_in_any_file_is_found_named_and_mended() {
             continue;
         }
         let text = name.to_str().unwrap();
+        // Room that is set aside: its bytes mean nothing.
+        if text.starts_with("reserve/") {
+            continue;
+        }
         let copied = folder.path().join("copy");
         let _ = fs::remove_dir_all(&copied);
         copy(&store, &copied);
