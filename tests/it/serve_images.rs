@@ -294,7 +294,9 @@ fn refusals(host: &str, shop: &str, digest: &str) {
         let head = request(host, "HEAD", &path, &[], b"");
         assert_eq!((head.status, head.header("content-type")), (status, "application/json"), "{path}");
     }
-    assert_eq!(get(host, "/", &[]).status, 404);
+    // The status page, and nothing else beside it.
+    assert_eq!(get(host, "/", &[]).status, 200);
+    assert_eq!(get(host, "/index.html", &[]).status, 404);
     assert_eq!(get(host, "/../../etc/passwd", &[]).status, 404);
     assert_eq!(request(host, "POST", "/healthz", &[], b"").status, 405);
     // Not HTTP at all, or too much of it: an error or a closed line, and the server goes on.
